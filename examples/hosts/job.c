@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: MIT-0
+/* The main job of a block host: read, compare, write, verify; see job.h. */
+#define _POSIX_C_SOURCE 200809L
+#include "job.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+void job_print_layout(const struct virtio_pci_layout *layout)
+{
+    static const char *const names[] = {"", "common", "notify", "isr", "device config"};
+
+    for (unsigned i = VIRTIO_PCI_STRUCT_COMMON; i <= VIRTIO_PCI_STRUCT_DEVICE; i++) {
+        struct virtio_pci_place at =
+            virtio_pci_place(layout, (enum virtio_pci_struct)i, layout->msix_on);
+
+        if (at.found != VIRTIO_PCI_NONE)
+            printf("  layout     %-13s BAR %u offset 0x%04llx length %llu\n", names[i], at.bar,
+                   (unsigned long long)at.offset, (unsigned long long)at.length);
+    }
+}
+
+static void print_features(const struct virtio_drv *drv)
+{
+    static const struct {
+        unsigned bit;
+        const char *name;
+    } names[] = {{5, "RO"},
+                 {6, "BLK_SIZE"},
+                 {9, "FLUSH"},
+                 {VIRTIO_FEATURE_ANY_LAYOUT, "ANY_LAYOUT"},
+                 {VIRTIO_FEATURE_INDIRECT_DESC, "INDIRECT_DESC"},
+                 {VIRTIO_FEATURE_EVENT_IDX, "EVENT_IDX"},
+                 {VIRTIO_FEATURE_VERSION_1, "VERSION_1"}};
+
+    printf("  features  ");
+    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (virtio_features_has(&drv->accepted, names[i].bit))
+            printf(" %s", names[i].name);
+    }
+    printf("\n");
+}
+
+int job_print_device(struct blk *blk)
+{
+    char id[BLK_ID_SIZE + 1];
+    int err = blk_get_id(blk, id);
+
+    if (err != 0)
+        return err;
+    print_features(blk->drv);
+    printf("  queue      0, %u entries, split\n", blk->queue.ring.last + 1u);
+    printf("  disk       \"%s\", %llu sectors%s\n", id, (unsigned long long)blk->capacity,
+           blk->read_only ? ", read-only" : "");
+    return 0;
+}
+
+static double seconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static uint64_t checksum(uint64_t sum, const uint8_t *data, size_t length)
+{
+    for (size_t i = 0; i < length; i++) /* FNV-1a */
+        sum = (sum ^ data[i]) * 0x100000001b3u;
+    return sum;
+}
+
+/* Submits `length` bytes at `at` in four segments, so that chains and tables have some length. */
+static int submit(struct job *job, enum blk_type type, uint64_t at, uint32_t offset,
+                  uint32_t length)
+{
+    uint32_t quarter = length / 4 / BLK_SECTOR_SIZE * BLK_SECTOR_SIZE, done = 0;
+    struct virtq_seg seg[4];
+    unsigned count = 0;
+
+    while (done < length) {
+        seg[count].addr = job->data_device + offset + done;
+        seg[count].len = count == 3 || quarter == 0 ? length - done : quarter;
+        done += seg[count++].len;
+    }
+    return blk_submit(job->blk, type, at / BLK_SECTOR_SIZE, seg, count, NULL);
+}
+
+/* Moves up to JOB_DATA bytes between the data memory and the disk at `at`, in one batch: how many,
+ * or a negative error. */
+static int64_t move(struct job *job, enum blk_type type, uint64_t at, uint64_t end)
+{
+    uint32_t moved = 0;
+    int err = 0;
+
+    while (err == 0 && at + moved < end && moved < JOB_DATA) {
+        uint64_t left = end - at - moved;
+        uint32_t length = (uint32_t)(left < JOB_PIECE ? left : JOB_PIECE);
+
+        err = submit(job, type, at + moved, moved, length);
+        moved += length;
+    }
+    if (err == 0)
+        err = blk_drain(job->blk);
+    return err != 0 ? err : (int64_t)moved;
+}
+
+int job_read_all(struct job *job)
+{
+    uint64_t size = job->blk->capacity * BLK_SECTOR_SIZE, sum = 0xcbf29ce484222325u;
+    double begin = seconds(), took = 0;
+
+    for (uint64_t at = 0; at < size;) {
+        int64_t moved = move(job, BLK_READ, at, size);
+
+        if (moved < 0)
+            return (int)moved;
+        took = seconds() - begin;
+        if (memcmp(job->data, job->medium + at, (size_t)moved) != 0)
+            return JOB_ERR_DATA;
+        sum = checksum(sum, job->data, (size_t)moved);
+        begin = seconds() - took;
+        at += (uint64_t)moved;
+    }
+    printf("  read       %llu bytes equal to the image, checksum %016llx, %.0f MB/s\n",
+           (unsigned long long)size, (unsigned long long)sum, (double)size / (took + 1e-9) / 1e6);
+    return 0;
+}
+
+static int compare(struct job *job, uint64_t length)
+{
+    return memcmp(job->data, job->medium, (size_t)length) == 0 ? 0 : JOB_ERR_DATA;
+}
+
+int job_write(struct job *job)
+{
+    uint64_t size = job->blk->capacity * BLK_SECTOR_SIZE;
+    uint64_t length = size < JOB_DATA ? size : JOB_DATA;
+    int64_t moved;
+    int err;
+
+    for (uint64_t i = 0; i < length; i++) /* nothing that the image holds already */
+        job->data[i] = (uint8_t)(job->medium[i] + 1 + i % 251);
+    moved = move(job, BLK_WRITE, 0, length);
+    err = moved < 0 ? (int)moved : blk_flush(job->blk);
+    if (err == 0)
+        err = compare(job, length);
+    if (err != 0)
+        return err;
+    memset(job->data, 0, (size_t)length);
+    moved = move(job, BLK_READ, 0, length);
+    err = moved < 0 ? (int)moved : compare(job, length);
+    if (err == 0)
+        printf("  write      %llu bytes, flushed, on the medium, read back equal\n",
+               (unsigned long long)length);
+    return err;
+}
+
+const char *job_err_name(int err)
+{
+    return err == JOB_ERR_DATA ? "data differs from the image" : blk_err_name(err);
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT-0
+/* PCI enumeration without firmware; see qtest_pci.h. */
+#include "qtest_pci.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    CONFIG_ADDRESS = 0xcf8,
+    CONFIG_DATA = 0xcfc,
+    REG_ID = 0x00,
+    REG_COMMAND = 0x04,
+    REG_HEADER_TYPE = 0x0e,
+    REG_BAR0 = 0x10,
+    COMMAND_IO = 1,
+    COMMAND_MEMORY = 2,
+    COMMAND_MASTER = 4,
+    HEADER_MULTIFUNCTION = 0x80,
+    BAR_IO = 1,
+    BAR_TYPE = 6,
+    BAR_TYPE_64 = 4,
+    DEVFN_COUNT = 256
+};
+
+/*
+ * Where neither q35 nor pc has anything before firmware has run: I/O above the ports of the chipsets;
+ * memory above RAM (which ends at 2 GiB) and below the I/O APIC.
+ */
+#define IO_FIRST UINT64_C(0xc000)
+#define IO_END UINT64_C(0x10000)
+#define MEMORY_FIRST UINT64_C(0xe0000000)
+#define MEMORY_END UINT64_C(0xfec00000)
+
+static void select_register(struct qtest *q, unsigned devfn, uint16_t offset)
+{
+    qtest_out(q, CONFIG_ADDRESS, 4, UINT32_C(0x80000000) | devfn << 8 | (offset & 0xfcu));
+}
+
+static uint16_t data_port(uint16_t offset)
+{
+    return (uint16_t)(CONFIG_DATA + (offset & 3));
+}
+
+uint32_t qtest_pci_read(struct qtest *q, unsigned devfn, uint16_t offset, unsigned width)
+{
+    select_register(q, devfn, offset);
+    return qtest_in(q, data_port(offset), width);
+}
+
+void qtest_pci_write(struct qtest *q, unsigned devfn, uint16_t offset, unsigned width,
+                     uint32_t value)
+{
+    select_register(q, devfn, offset);
+    qtest_out(q, data_port(offset), width, value);
+}
+
+uint32_t qtest_pci_read32(struct qtest *q, unsigned devfn, uint16_t offset)
+{
+    return qtest_pci_read(q, devfn, offset, 4);
+}
+
+void qtest_pci_write32(struct qtest *q, unsigned devfn, uint16_t offset, uint32_t value)
+{
+    qtest_pci_write(q, devfn, offset, 4, value);
+}
+
+/* How many functions of the slot of `devfn` (function 0) are worth a look. */
+static unsigned functions_in_slot(struct qtest *q, unsigned devfn)
+{
+    if (qtest_pci_read32(q, devfn, REG_ID) == UINT32_MAX)
+        return 0;
+    return (qtest_pci_read(q, devfn, REG_HEADER_TYPE, 1) & HEADER_MULTIFUNCTION) != 0 ? 8 : 1;
+}
+
+int qtest_pci_find(struct qtest *q, uint16_t vendor, uint16_t device_lo, uint16_t device_hi,
+                   unsigned *devfn)
+{
+    unsigned slot;
+
+    for (slot = 0; slot < DEVFN_COUNT; slot += 8) {
+        const unsigned end = slot + functions_in_slot(q, slot);
+        unsigned i;
+
+        for (i = slot; i < end; i++) {
+            const uint32_t id = qtest_pci_read32(q, i, REG_ID);
+            const uint16_t device = (uint16_t)(id >> 16);
+
+            if (id == UINT32_MAX || (id & 0xffff) != vendor)
+                continue;
+            if (device >= device_lo && device <= device_hi) {
+                *devfn = i;
+                return 0;
+            }
+        }
+    }
+    return -1;
+}
+
+/* Writes all ones and reads which address bits stick. The function must not decode meanwhile. */
+static uint32_t address_bits(struct qtest *q, unsigned devfn, uint16_t reg)
+{
+    qtest_pci_write32(q, devfn, reg, UINT32_MAX);
+    return qtest_pci_read32(q, devfn, reg);
+}
+
+/* Finds out kind and size of the register at `reg`; base stays 0. */
+static struct qtest_pci_bar size_bar(struct qtest *q, unsigned devfn, uint16_t reg)
+{
+    struct qtest_pci_bar bar = {.io = false, .mem64 = false, .base = 0, .size = 0};
+    const uint32_t low = address_bits(q, devfn, reg);
+    uint64_t bits;
+
+    bar.io = (low & BAR_IO) != 0;
+    bar.mem64 = !bar.io && (low & BAR_TYPE) == BAR_TYPE_64;
+    bits = bar.io ? low & ~UINT32_C(3) : low & ~UINT32_C(15);
+    if (bar.mem64)
+        bits |= (uint64_t)address_bits(q, devfn, (uint16_t)(reg + 4)) << 32;
+    /* The lowest bit that sticks is the size. The upper ones may be wired to 0. */
+    bar.size = bits & (~bits + 1);
+    return bar;
+}
+
+/* Takes naturally aligned room for the BAR. Returns whether there was some. */
+static bool take_room(struct qtest *q, struct qtest_pci_bar *bar)
+{
+    uint64_t *const next = bar->io ? &q->pci_io_next : &q->pci_memory_next;
+    const uint64_t first = bar->io ? IO_FIRST : MEMORY_FIRST;
+    const uint64_t end = bar->io ? IO_END : MEMORY_END;
+    const uint64_t from = *next == 0 ? first : *next;
+    const uint64_t base = (from + bar->size - 1) & ~(bar->size - 1);
+
+    if (base < from || base >= end || bar->size > end - base)
+        return false;
+    bar->base = base;
+    *next = base + bar->size;
+    return true;
+}
+
+static int place_bar(struct qtest *q, unsigned devfn, uint16_t reg, struct qtest_pci_bar *bar)
+{
+    if (bar->size == 0)
+        return 0;
+    if (!take_room(q, bar)) {
+        if (qtest_error(q) == NULL)
+            (void)snprintf(q->error, sizeof q->error,
+                           "no room for the BAR at 0x%x of PCI function %02x.%x (%" PRIu64 " bytes)",
+                           reg, devfn >> 3, devfn & 7, bar->size);
+        return -1;
+    }
+    qtest_pci_write32(q, devfn, reg, (uint32_t)bar->base);
+    if (bar->mem64)
+        qtest_pci_write32(q, devfn, (uint16_t)(reg + 4), (uint32_t)(bar->base >> 32));
+    return 0;
+}
+
+int qtest_pci_enable(struct qtest *q, unsigned devfn, struct qtest_pci_bar bars[QTEST_PCI_BARS])
+{
+    unsigned i;
+
+    memset(bars, 0, QTEST_PCI_BARS * sizeof bars[0]);
+    qtest_pci_write(q, devfn, REG_COMMAND, 2, 0);
+    for (i = 0; i < QTEST_PCI_BARS; i += bars[i].mem64 ? 2 : 1) {
+        const uint16_t reg = (uint16_t)(REG_BAR0 + 4 * i);
+
+        bars[i] = size_bar(q, devfn, reg);
+        if (qtest_error(q) != NULL || place_bar(q, devfn, reg, &bars[i]) != 0)
+            return -1;
+    }
+    qtest_pci_write(q, devfn, REG_COMMAND, 2, COMMAND_IO | COMMAND_MEMORY | COMMAND_MASTER);
+    return qtest_error(q) == NULL ? 0 : -1;
+}

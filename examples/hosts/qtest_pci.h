@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT-0
+/**
+ * @file qtest_pci.h
+ * PCI on a QEMU of qtest.h (QTEST_Q35 and QTEST_PC): what firmware would do, in four calls.
+ *
+ * Configuration space goes through the ports 0xcf8 and 0xcfc, which reach its first 256 bytes. Only
+ * bus 0 exists: nobody has numbered buses behind bridges. A device function is named by
+ * devfn = slot << 3 | function, so `addr=3` on QEMU's command line is devfn 0x18.
+ *
+ * As everywhere in qtest.h, a broken connection reads as all ones: "no device".
+ */
+#ifndef QTEST_PCI_H
+#define QTEST_PCI_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "qtest.h"
+
+enum { QTEST_PCI_BARS = 6 };
+
+/** One base address register after qtest_pci_enable(). Size 0: absent, or the upper half of a pair. */
+struct qtest_pci_bar {
+    bool io;       /**< base is an I/O port; else a physical address */
+    bool mem64;    /**< this register and the next one form a 64-bit address */
+    uint64_t base; /**< as assigned */
+    uint64_t size; /**< bytes, a power of two; 0 means that there is nothing here */
+};
+
+/** Reads 1, 2 or 4 bytes, naturally aligned, of a function's first 256 bytes of configuration space. */
+uint32_t qtest_pci_read(struct qtest *q, unsigned devfn, uint16_t offset, unsigned width);
+
+/** Writes 1, 2 or 4 bytes, naturally aligned. */
+void qtest_pci_write(struct qtest *q, unsigned devfn, uint16_t offset, unsigned width,
+                     uint32_t value);
+
+/** qtest_pci_read() of 4 bytes. */
+uint32_t qtest_pci_read32(struct qtest *q, unsigned devfn, uint16_t offset);
+
+/** qtest_pci_write() of 4 bytes. */
+void qtest_pci_write32(struct qtest *q, unsigned devfn, uint16_t offset, uint32_t value);
+
+/**
+ * Finds the first function on bus 0 whose vendor fits and whose device id is in device_lo..device_hi.
+ *
+ * @return 0 and *devfn; -1 if there is none (qtest_error() tells whether QEMU is to blame).
+ */
+int qtest_pci_find(struct qtest *q, uint16_t vendor, uint16_t device_lo, uint16_t device_hi,
+                   unsigned *devfn);
+
+/**
+ * Sizes and assigns the base address registers of a function of header type 0, then lets it decode
+ * I/O and memory and master the bus. Addresses are handed out upwards, I/O from 0xc000 and memory
+ * from 0xe0000000, and never taken back.
+ *
+ * @return 0 and all six bars, or -1: see qtest_error().
+ */
+int qtest_pci_enable(struct qtest *q, unsigned devfn, struct qtest_pci_bar bars[QTEST_PCI_BARS]);
+
+#endif

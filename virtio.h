@@ -1,0 +1,1313 @@
+// SPDX-License-Identifier: MIT-0
+/**
+ * @file virtio.h
+ * @brief Register access, transports and the device life cycle, driver side.
+ *
+ * This file finds nothing and allocates nothing: the caller maps registers and memory, this file
+ * knows what they mean. It follows VIRTIO 1.0 to 1.4 (PCI, virtio-mmio version 2) and legacy PCI.
+ * It includes the two other headers, which also work alone.
+ *
+ * How to use:
+ *
+ *     struct virtio_drv drv = {0};
+ *     virtio_drv_mmio(&drv, &window);                  // or virtio_drv_pci(&drv, &layout, bars)
+ *     virtio_drv_begin(&drv);                          // reset, ACKNOWLEDGE, DRIVER
+ *     virtio_drv_negotiate(&drv, &wanted, &required);  // FEATURES_OK
+ *     virtio_drv_config_read(&drv, fields, 2, values); // consistent by generation
+ *     virtio_drv_queue_setup(&drv, &queue, 0, &setup);
+ *     virtio_drv_ready(&drv);                          // DRIVER_OK
+ *     virtq_driver_add(&queue.ring, &buffer, request);
+ *     virtq_driver_publish(&queue.ring);
+ *     virtio_drv_kick(&queue);                         // at most one store
+ *
+ * Contents
+ *  1. Configuration
+ *  2. Register windows
+ *  3. Features, status, errors
+ *  4. Driver-side types
+ *  5. Life cycle
+ *  6. Device configuration
+ *  7. Queues, kicks, interrupts
+ *  8. Transport: PCI modern
+ *  9. Transport: PCI legacy
+ * 10. Transport: virtio-mmio
+ */
+#ifndef VIRTIO_CORE_H
+#define VIRTIO_CORE_H
+
+#include "virtio_pci_caps.h"
+#include "virtio_ring.h"
+
+/* ---------------------------------------------------------------------------
+ * 1. Configuration
+ * --------------------------------------------------------------------------- */
+/**
+ * @defgroup virtio_config Register access configuration
+ * As in virtio_ring.h: define before including, or in VIRTIO_CONFIG_FILE, the same in the whole
+ * program.
+ * @{
+ */
+
+/** Port I/O. A CPU without it leaves VIRTIO_HAVE_PORT at 0, and a window of kind
+ *  VIRTIO_WINDOW_PORT is refused; a machine whose ports are mapped in memory uses
+ *  VIRTIO_WINDOW_MMIO. Default: the instructions of x86. */
+#ifndef VIRTIO_HAVE_PORT
+#if defined(__i386__) || defined(__x86_64__)
+#define VIRTIO_HAVE_PORT 1
+VIRTIO_INLINE uint8_t virtio_port_read8_(uint16_t port)
+{
+    uint8_t value;
+
+    __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port) : "memory");
+    return value;
+}
+VIRTIO_INLINE uint16_t virtio_port_read16_(uint16_t port)
+{
+    uint16_t value;
+
+    __asm__ volatile("inw %1, %0" : "=a"(value) : "Nd"(port) : "memory");
+    return value;
+}
+VIRTIO_INLINE uint32_t virtio_port_read32_(uint16_t port)
+{
+    uint32_t value;
+
+    __asm__ volatile("inl %1, %0" : "=a"(value) : "Nd"(port) : "memory");
+    return value;
+}
+VIRTIO_INLINE void virtio_port_write8_(uint16_t port, uint8_t value)
+{
+    __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port) : "memory");
+}
+VIRTIO_INLINE void virtio_port_write16_(uint16_t port, uint16_t value)
+{
+    __asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port) : "memory");
+}
+VIRTIO_INLINE void virtio_port_write32_(uint16_t port, uint32_t value)
+{
+    __asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port) : "memory");
+}
+#define VIRTIO_PORT_READ8(port) virtio_port_read8_(port)
+#define VIRTIO_PORT_READ16(port) virtio_port_read16_(port)
+#define VIRTIO_PORT_READ32(port) virtio_port_read32_(port)
+#define VIRTIO_PORT_WRITE8(port, value) virtio_port_write8_((port), (value))
+#define VIRTIO_PORT_WRITE16(port, value) virtio_port_write16_((port), (value))
+#define VIRTIO_PORT_WRITE32(port, value) virtio_port_write32_((port), (value))
+#else
+#define VIRTIO_HAVE_PORT 0
+#define VIRTIO_PORT_READ8(port) ((void)(port), (uint8_t)0xff)
+#define VIRTIO_PORT_READ16(port) ((void)(port), (uint16_t)0xffff)
+#define VIRTIO_PORT_READ32(port) ((void)(port), 0xffffffffu)
+#define VIRTIO_PORT_WRITE8(port, value) ((void)(port), (void)(value))
+#define VIRTIO_PORT_WRITE16(port, value) ((void)(port), (void)(value))
+#define VIRTIO_PORT_WRITE32(port, value) ((void)(port), (void)(value))
+#endif
+#endif
+
+/** Ordering of registers against RAM: VIRTIO_MMIO_BEFORE_WRITE() puts earlier RAM stores before a
+ *  register store, VIRTIO_MMIO_AFTER_READ() puts later RAM loads after a register load. Defaults:
+ *  x86 needs only the compiler held, Arm `dmb` or `dsb`, RISC-V the I/O bits of its fence, POWER
+ *  `sync`, any other CPU a full fence. */
+#ifndef VIRTIO_MMIO_BEFORE_WRITE
+#if defined(__i386__) || defined(__x86_64__)
+#define VIRTIO_MMIO_BEFORE_WRITE() __asm__ volatile("" ::: "memory")
+#define VIRTIO_MMIO_AFTER_READ() __asm__ volatile("" ::: "memory")
+#elif defined(__aarch64__)
+#define VIRTIO_MMIO_BEFORE_WRITE() __asm__ volatile("dmb oshst" ::: "memory")
+#define VIRTIO_MMIO_AFTER_READ() __asm__ volatile("dmb oshld" ::: "memory")
+#elif defined(__ARM_ARCH) && (__ARM_ARCH >= 7 || defined(__ARM_ARCH_6M__))
+#define VIRTIO_MMIO_BEFORE_WRITE() __asm__ volatile("dsb" ::: "memory")
+#define VIRTIO_MMIO_AFTER_READ() __asm__ volatile("dmb" ::: "memory")
+#elif defined(__riscv)
+#define VIRTIO_MMIO_BEFORE_WRITE() __asm__ volatile("fence w, o" ::: "memory")
+#define VIRTIO_MMIO_AFTER_READ() __asm__ volatile("fence i, r" ::: "memory")
+#elif defined(__powerpc__)
+#define VIRTIO_MMIO_BEFORE_WRITE() __asm__ volatile("sync" ::: "memory")
+#define VIRTIO_MMIO_AFTER_READ() __asm__ volatile("sync" ::: "memory")
+#else
+#define VIRTIO_MMIO_BEFORE_WRITE() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#define VIRTIO_MMIO_AFTER_READ() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#endif
+#endif
+
+/** How often a wait looks at the device when the caller gave no relax hook. */
+#ifndef VIRTIO_WAIT_POLLS
+#define VIRTIO_WAIT_POLLS 1000000u
+#endif
+
+/** How often a config read starts over before it gives up on a device that keeps changing. */
+#ifndef VIRTIO_CONFIG_TRIES
+#define VIRTIO_CONFIG_TRIES 32u
+#endif
+/** @} */
+
+/* ---------------------------------------------------------------------------
+ * 2. Register windows
+ * --------------------------------------------------------------------------- */
+/**
+ * @defgroup virtio_window Register windows
+ * A piece of register space and how to reach it. Registers are little-endian; the functions take
+ * and return values in CPU order. With a constant kind each compiles to one instruction (and, for
+ * MMIO, the barrier of the CPU). Any context; no bounds check, the transports do it once.
+ * @{
+ */
+
+enum virtio_window_kind {
+    VIRTIO_WINDOW_NONE, /**< absent */
+    VIRTIO_WINDOW_PORT, /**< port I/O: base is a port number */
+    VIRTIO_WINDOW_MMIO, /**< memory-mapped: base is a mapped, uncached, aligned address */
+    VIRTIO_WINDOW_CALLER /**< the caller's functions: base is whatever they understand */
+};
+
+/** Register access of VIRTIO_WINDOW_CALLER: `address` is the window's base plus the register's
+ *  offset, `width` is 1, 2 or 4 bytes; values in CPU order. */
+struct virtio_window_ops {
+    uint32_t (*read)(void *ctx, uint64_t address, unsigned width);
+    void (*write)(void *ctx, uint64_t address, unsigned width, uint32_t value);
+};
+
+struct virtio_window {
+    uint64_t base;
+    uint32_t length; /**< bytes */
+    uint8_t kind;    /**< enum virtio_window_kind */
+    const struct virtio_window_ops *ops; /**< VIRTIO_WINDOW_CALLER only */
+    void *ctx;                           /**< handed to ops */
+};
+
+VIRTIO_INLINE uint16_t virtio_le16_(uint16_t value)
+{
+    return VIRTIO_BIG_ENDIAN ? __builtin_bswap16(value) : value;
+}
+VIRTIO_INLINE uint32_t virtio_le32_(uint32_t value)
+{
+    return VIRTIO_BIG_ENDIAN ? __builtin_bswap32(value) : value;
+}
+VIRTIO_INLINE uint16_t virtio_window_port_(const struct virtio_window *w, uint32_t offset)
+{
+    return (uint16_t)(w->base + offset);
+}
+VIRTIO_INLINE uintptr_t virtio_window_mem_(const struct virtio_window *w, uint32_t offset)
+{
+    return (uintptr_t)w->base + offset;
+}
+
+VIRTIO_INLINE uint8_t virtio_window_read8(const struct virtio_window *w, uint32_t offset)
+{
+    if (w->kind == VIRTIO_WINDOW_MMIO) {
+        uint8_t value = *(const volatile uint8_t *)virtio_window_mem_(w, offset);
+
+        VIRTIO_MMIO_AFTER_READ();
+        return value;
+    }
+    if (w->kind == VIRTIO_WINDOW_PORT)
+        return VIRTIO_PORT_READ8(virtio_window_port_(w, offset));
+    return (uint8_t)w->ops->read(w->ctx, w->base + offset, 1);
+}
+
+VIRTIO_INLINE uint16_t virtio_window_read16(const struct virtio_window *w, uint32_t offset)
+{
+    if (w->kind == VIRTIO_WINDOW_MMIO) {
+        uint16_t value = *(const volatile uint16_t *)virtio_window_mem_(w, offset);
+
+        VIRTIO_MMIO_AFTER_READ();
+        return virtio_le16_(value);
+    }
+    if (w->kind == VIRTIO_WINDOW_PORT)
+        return VIRTIO_PORT_READ16(virtio_window_port_(w, offset));
+    return (uint16_t)w->ops->read(w->ctx, w->base + offset, 2);
+}
+
+VIRTIO_INLINE uint32_t virtio_window_read32(const struct virtio_window *w, uint32_t offset)
+{
+    if (w->kind == VIRTIO_WINDOW_MMIO) {
+        uint32_t value = *(const volatile uint32_t *)virtio_window_mem_(w, offset);
+
+        VIRTIO_MMIO_AFTER_READ();
+        return virtio_le32_(value);
+    }
+    if (w->kind == VIRTIO_WINDOW_PORT)
+        return VIRTIO_PORT_READ32(virtio_window_port_(w, offset));
+    return w->ops->read(w->ctx, w->base + offset, 4);
+}
+
+VIRTIO_INLINE void virtio_window_write8(const struct virtio_window *w, uint32_t offset,
+                                        uint8_t value)
+{
+    if (w->kind == VIRTIO_WINDOW_MMIO) {
+        VIRTIO_MMIO_BEFORE_WRITE();
+        *(volatile uint8_t *)virtio_window_mem_(w, offset) = value;
+    } else if (w->kind == VIRTIO_WINDOW_PORT) {
+        VIRTIO_PORT_WRITE8(virtio_window_port_(w, offset), value);
+    } else {
+        w->ops->write(w->ctx, w->base + offset, 1, value);
+    }
+}
+
+VIRTIO_INLINE void virtio_window_write16(const struct virtio_window *w, uint32_t offset,
+                                         uint16_t value)
+{
+    if (w->kind == VIRTIO_WINDOW_MMIO) {
+        VIRTIO_MMIO_BEFORE_WRITE();
+        *(volatile uint16_t *)virtio_window_mem_(w, offset) = virtio_le16_(value);
+    } else if (w->kind == VIRTIO_WINDOW_PORT) {
+        VIRTIO_PORT_WRITE16(virtio_window_port_(w, offset), value);
+    } else {
+        w->ops->write(w->ctx, w->base + offset, 2, value);
+    }
+}
+
+VIRTIO_INLINE void virtio_window_write32(const struct virtio_window *w, uint32_t offset,
+                                         uint32_t value)
+{
+    if (w->kind == VIRTIO_WINDOW_MMIO) {
+        VIRTIO_MMIO_BEFORE_WRITE();
+        *(volatile uint32_t *)virtio_window_mem_(w, offset) = virtio_le32_(value);
+    } else if (w->kind == VIRTIO_WINDOW_PORT) {
+        VIRTIO_PORT_WRITE32(virtio_window_port_(w, offset), value);
+    } else {
+        w->ops->write(w->ctx, w->base + offset, 4, value);
+    }
+}
+
+/** Writes a 64-bit register as two 32-bit ones, low half first (D-CAP-09, L-CAP-10). */
+VIRTIO_INLINE void virtio_window_write64(const struct virtio_window *w, uint32_t offset,
+                                         uint64_t value)
+{
+    virtio_window_write32(w, offset, (uint32_t)value);
+    virtio_window_write32(w, offset + 4, (uint32_t)(value >> 32));
+}
+
+/** A window inside another; `offset` + `length` must lie inside `w`. */
+VIRTIO_INLINE struct virtio_window virtio_window_sub(const struct virtio_window *w, uint64_t offset,
+                                                     uint32_t length)
+{
+    struct virtio_window sub = *w;
+
+    VIRTIO_ASSERT(offset <= w->length && length <= w->length - offset);
+    sub.base += offset;
+    sub.length = length;
+    return sub;
+}
+/** @} */
+
+/* ---------------------------------------------------------------------------
+ * 3. Features, status, errors
+ * --------------------------------------------------------------------------- */
+/**
+ * @defgroup virtio_features Features, status, errors
+ * @{
+ */
+
+/** Device-independent feature *bit numbers* (VIRTIO 6). */
+enum virtio_feature {
+    VIRTIO_FEATURE_NOTIFY_ON_EMPTY = 24,
+    VIRTIO_FEATURE_ANY_LAYOUT = 27,
+    VIRTIO_FEATURE_INDIRECT_DESC = 28,
+    VIRTIO_FEATURE_EVENT_IDX = 29,
+    VIRTIO_FEATURE_VERSION_1 = 32,
+    VIRTIO_FEATURE_ACCESS_PLATFORM = 33,
+    VIRTIO_FEATURE_RING_PACKED = 34,
+    VIRTIO_FEATURE_IN_ORDER = 35,
+    VIRTIO_FEATURE_ORDER_PLATFORM = 36,
+    VIRTIO_FEATURE_SR_IOV = 37,
+    VIRTIO_FEATURE_NOTIFICATION_DATA = 38,
+    VIRTIO_FEATURE_NOTIF_CONFIG_DATA = 39,
+    VIRTIO_FEATURE_RING_RESET = 40,
+    VIRTIO_FEATURE_ADMIN_VQ = 41,
+    VIRTIO_FEATURE_SUSPEND = 43
+};
+
+/** Device status bits (VIRTIO 2.1). */
+enum virtio_status {
+    VIRTIO_STATUS_ACKNOWLEDGE = 0x01,
+    VIRTIO_STATUS_DRIVER = 0x02,
+    VIRTIO_STATUS_DRIVER_OK = 0x04,
+    VIRTIO_STATUS_FEATURES_OK = 0x08,
+    VIRTIO_STATUS_SUSPEND = 0x10,
+    VIRTIO_STATUS_NEEDS_RESET = 0x40,
+    VIRTIO_STATUS_FAILED = 0x80,
+    VIRTIO_STATUS_GONE = 0xff /**< what an unplugged device reads as; no device sets bit 5 */
+};
+
+/** Interrupt causes, in the ISR register of PCI and in InterruptStatus of virtio-mmio. */
+enum virtio_irq { VIRTIO_IRQ_QUEUE = 1, VIRTIO_IRQ_CONFIG = 2 };
+
+/** Errors of this file: negative, distinct from those of the two other headers. */
+enum virtio_err {
+    VIRTIO_ERR_NO_DEVICE = -60, /**< virtio-mmio slot without a device (DeviceID 0): stay silent */
+    VIRTIO_ERR_MAGIC = -61,     /**< not a virtio-mmio slot */
+    VIRTIO_ERR_VERSION = -62,   /**< virtio-mmio version not supported */
+    VIRTIO_ERR_WINDOW = -63,    /**< registers not mapped, too short or of a kind this CPU lacks */
+    VIRTIO_ERR_LAYOUT = -64,    /**< PCI layout not supported */
+    VIRTIO_ERR_TIMEOUT = -65,   /**< the device did not finish a reset in time */
+    VIRTIO_ERR_GONE = -66,      /**< the device reads as all ones: unplugged */
+    VIRTIO_ERR_NOT_MODERN = -67, /**< VERSION_1 missing on a transport that needs it */
+    VIRTIO_ERR_REQUIRED = -68,   /**< a required feature is not offered */
+    VIRTIO_ERR_FEATURES = -69,   /**< the device refused the feature set (FEATURES_OK) */
+    VIRTIO_ERR_CONFIG_RANGE = -70, /**< field outside the device configuration */
+    VIRTIO_ERR_CONFIG_UNSTABLE = -71, /**< configuration changed at every try */
+    VIRTIO_ERR_NO_QUEUE = -72,   /**< the device has no such queue */
+    VIRTIO_ERR_QUEUE_BUSY = -73, /**< the queue is in use: reset first */
+    VIRTIO_ERR_QUEUE_SIZE = -74, /**< queue size above the device's, or not the fixed one (legacy) */
+    VIRTIO_ERR_QUEUE_MEMORY = -75, /**< ring memory too small, not aligned or out of reach */
+    VIRTIO_ERR_NOTIFY = -76,     /**< the queue's notify address lies outside its structure */
+    VIRTIO_ERR_QUEUE_REFUSED = -77 /**< the device did not take the queue */
+};
+
+/** Text of any error of the three headers; never NULL. Any context. */
+VIRTIO_INLINE const char *virtio_err_name(int err)
+{
+    const char *name;
+
+    switch (err) {
+    case VIRTIO_ERR_NO_DEVICE: return "no device in this slot";
+    case VIRTIO_ERR_MAGIC: return "not a virtio-mmio register block";
+    case VIRTIO_ERR_VERSION: return "virtio-mmio version not supported";
+    case VIRTIO_ERR_WINDOW: return "register window missing, too short or of the wrong kind";
+    case VIRTIO_ERR_LAYOUT: return "PCI register layout not supported";
+    case VIRTIO_ERR_TIMEOUT: return "device did not finish its reset in time";
+    case VIRTIO_ERR_GONE: return "device is gone";
+    case VIRTIO_ERR_NOT_MODERN: return "device does not offer VERSION_1";
+    case VIRTIO_ERR_REQUIRED: return "device does not offer a required feature";
+    case VIRTIO_ERR_FEATURES: return "device refused the feature set";
+    case VIRTIO_ERR_CONFIG_RANGE: return "field outside the device configuration";
+    case VIRTIO_ERR_CONFIG_UNSTABLE: return "device configuration keeps changing";
+    case VIRTIO_ERR_NO_QUEUE: return "device has no such queue";
+    case VIRTIO_ERR_QUEUE_BUSY: return "queue is already in use";
+    case VIRTIO_ERR_QUEUE_SIZE: return "queue size not accepted by the device";
+    case VIRTIO_ERR_QUEUE_MEMORY: return "ring memory too small, misaligned or out of reach";
+    case VIRTIO_ERR_NOTIFY: return "queue notify address outside its structure";
+    case VIRTIO_ERR_QUEUE_REFUSED: return "device did not enable the queue";
+    default: break;
+    }
+    name = virtq_err_name(err);
+    if (name == NULL)
+        name = virtio_pci_err_name(err);
+    return name != NULL ? name : "unknown error";
+}
+
+/** A set of feature bits 0 to 127 (L-FEAT-07). */
+struct virtio_features {
+    uint32_t word[4];
+};
+
+VIRTIO_INLINE bool virtio_features_has(const struct virtio_features *set, unsigned bit)
+{
+    return bit < 128 && (set->word[bit / 32] >> (bit % 32) & 1u) != 0;
+}
+
+/** Adds one bit; `bit` is below 128. */
+VIRTIO_INLINE void virtio_features_add(struct virtio_features *set, unsigned bit)
+{
+    VIRTIO_ASSERT(bit < 128);
+    set->word[bit / 32] |= 1u << (bit % 32);
+}
+
+/** Virtio device type of a PCI function, or 0 if it is none (L-PCI-01): modern ids are 0x1040 plus
+ *  the type, transitional ones have it in the subsystem id. */
+VIRTIO_INLINE uint16_t virtio_pci_device_type(uint16_t vendor, uint16_t device, uint16_t subsystem)
+{
+    if (vendor != 0x1af4 || device < 0x1000 || device > 0x107f)
+        return 0;
+    return device >= 0x1040 ? (uint16_t)(device - 0x1040) : subsystem;
+}
+/** @} */
+
+/* ---------------------------------------------------------------------------
+ * 4. Driver-side types
+ * --------------------------------------------------------------------------- */
+/**
+ * @defgroup virtio_drv Driver side
+ * One struct virtio_drv per device. Serialise all calls on it, except that queues may be used by
+ * different contexts and that virtio_drv_irq_status() and _ack() belong to the interrupt handler.
+ * @{
+ */
+
+struct virtio_drv;
+struct virtio_notify;
+
+/** Memory both sides see: `cpu` and `device` are two addresses of the same `length` bytes. */
+struct virtio_dma {
+    void *cpu;
+    uint64_t device;
+    uint32_t length;
+};
+
+/** Where a queue's three areas lie, as device addresses. */
+struct virtio_queue_addresses {
+    uint16_t num;
+    uint64_t desc;
+    uint64_t driver;
+    uint64_t device;
+};
+
+/** One transport. Own transports are as good as the ones of this file: fill in such a table and
+ *  set virtio_drv::transport. None of these is on a hot path. */
+struct virtio_transport {
+    const char *name;
+    uint8_t (*status_get)(const struct virtio_drv *drv);
+    void (*status_set)(const struct virtio_drv *drv, uint8_t status);
+    uint32_t (*features_get)(const struct virtio_drv *drv, unsigned word);
+    void (*features_set)(const struct virtio_drv *drv, unsigned word, uint32_t value);
+    /** NULL where there is none (legacy). */
+    uint32_t (*config_generation)(const struct virtio_drv *drv);
+    /** Largest queue size, 0 if there is no such queue. Selects the queue. */
+    uint32_t (*queue_size)(const struct virtio_drv *drv, uint16_t index);
+    /** Is the queue just selected enabled already? */
+    bool (*queue_in_use)(const struct virtio_drv *drv);
+    /** Programs and enables the queue just selected, and resolves its notify target. On an error
+     *  the queue is not enabled. */
+    int (*queue_enable)(const struct virtio_drv *drv, uint16_t index,
+                        const struct virtio_queue_addresses *at, struct virtio_notify *notify);
+    uint32_t (*irq_status)(const struct virtio_drv *drv);
+    void (*irq_ack)(const struct virtio_drv *drv, uint32_t causes);
+    bool legacy; /**< 32 feature bits, no FEATURES_OK, fixed queue size, CPU byte order */
+};
+
+/** A device as its driver sees it. Zero it, let a transport fill it in, then only read. */
+struct virtio_drv {
+    const struct virtio_transport *transport;
+    struct virtio_window regs;   /**< common configuration, legacy header or mmio registers */
+    struct virtio_window notify; /**< PCI modern: the notification structure */
+    struct virtio_window isr;    /**< PCI modern: the ISR byte */
+    struct virtio_window config; /**< device configuration; kind NONE if there is none */
+    uint32_t notify_multiplier;  /**< PCI modern, bytes */
+    uint32_t device_type;        /**< virtio-mmio: DeviceID */
+    struct virtio_features offered;
+    struct virtio_features accepted;
+    /** Called between two looks at a busy device; returning false ends the wait with
+     *  VIRTIO_ERR_TIMEOUT. NULL: VIRTIO_WAIT_POLLS looks. Set by the caller. */
+    bool (*relax)(void *ctx);
+    void *relax_ctx;
+};
+
+/** A resolved kick: what to store where. */
+struct virtio_notify {
+    uint64_t address; /**< as virtio_window::base, the register itself */
+    uint32_t value;   /**< CPU order */
+    uint8_t kind;     /**< enum virtio_window_kind */
+    uint8_t width;    /**< 2 or 4 bytes */
+    const struct virtio_window_ops *ops;
+    void *ctx;
+};
+
+/** A live queue: its ring and where to kick. */
+struct virtio_drv_queue {
+    struct virtq_driver ring;
+    struct virtio_notify notify;
+    uint16_t index;
+};
+
+/** What the caller gives to virtio_drv_queue_setup(). */
+struct virtio_queue_setup {
+    uint16_t num;              /**< queue size; legacy: exactly virtio_drv_queue_size() */
+    struct virtio_dma memory;  /**< virtio_drv_queue_bytes() bytes, kept while the queue lives;
+                                    aligned to VIRTIO_RING_ALIGN, legacy: to 4096 */
+    struct virtq_slot *slots;  /**< array of num, kept as well */
+};
+
+enum { VIRTIO_RING_ALIGN = 64 /**< the device area starts on a cache line of its own */ };
+/** Ring memory for a modern device, as a constant expression for static arrays. */
+#define VIRTIO_QUEUE_BYTES(num) VIRTQ_SPLIT_BYTES((num), VIRTIO_RING_ALIGN)
+/** Ring memory that also suffices for a legacy device. */
+#define VIRTIO_QUEUE_BYTES_LEGACY(num) VIRTQ_SPLIT_BYTES((num), VIRTQ_LEGACY_ALIGN)
+
+/* ---------------------------------------------------------------------------
+ * 5. Life cycle
+ * --------------------------------------------------------------------------- */
+
+/* Sets bits, never clears one (D-STATUS-02). */
+VIRTIO_INLINE void virtio_drv_status_add_(const struct virtio_drv *drv, uint8_t bits)
+{
+    drv->transport->status_set(drv, (uint8_t)(drv->transport->status_get(drv) | bits));
+}
+
+/** Tells the device that the driver has given up on it (D-INIT-05). */
+VIRTIO_INLINE void virtio_drv_fail(const struct virtio_drv *drv)
+{
+    virtio_drv_status_add_(drv, VIRTIO_STATUS_FAILED);
+}
+
+/** Resets the device and waits until it says so; afterwards no queue is live, and their buffers
+ *  can be taken back with virtq_driver_detach().
+ *  @return 0, VIRTIO_ERR_TIMEOUT, VIRTIO_ERR_GONE
+ *  VIRTIO 2.4; D-RESET-01, D-RESET-02. */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_reset(const struct virtio_drv *drv)
+{
+    uint32_t polls = 0;
+
+    drv->transport->status_set(drv, 0);
+    for (;;) {
+        uint8_t status = drv->transport->status_get(drv);
+
+        if (status == 0)
+            return 0;
+        if (status == VIRTIO_STATUS_GONE)
+            return VIRTIO_ERR_GONE;
+        if (drv->relax != NULL ? !drv->relax(drv->relax_ctx) : ++polls >= VIRTIO_WAIT_POLLS)
+            return VIRTIO_ERR_TIMEOUT;
+    }
+}
+
+/** Starts over: reset, ACKNOWLEDGE, DRIVER; reads the offered features into drv->offered.
+ *  @return 0, VIRTIO_ERR_TIMEOUT, VIRTIO_ERR_GONE
+ *  VIRTIO 3.1.1 steps 1 to 3; D-INIT-01. */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_begin(struct virtio_drv *drv)
+{
+    unsigned words = drv->transport->legacy ? 1 : 4;
+    int err = virtio_drv_reset(drv);
+
+    if (err != 0)
+        return err;
+    virtio_drv_status_add_(drv, VIRTIO_STATUS_ACKNOWLEDGE);
+    virtio_drv_status_add_(drv, VIRTIO_STATUS_DRIVER);
+    for (unsigned word = 0; word < 4; word++) {
+        drv->offered.word[word] = word < words ? drv->transport->features_get(drv, word) : 0;
+        drv->accepted.word[word] = 0;
+    }
+    return 0;
+}
+
+/* Device-independent bits this library can honour. Bits 24 to 43 but 41 and 42 are ours to judge,
+ * the rest belongs to the device type (L-FEAT-01, D-FEAT-02, T-37). ACCESS_PLATFORM only says that
+ * device addresses are not physical, which is the caller's choice already; ANY_LAYOUT speaks of
+ * legacy framing; bit 30 is never accepted (D-LEG-10). */
+VIRTIO_INLINE uint32_t virtio_drv_allowed_(const struct virtio_drv *drv, unsigned word)
+{
+    const uint32_t type_bits = 0x00ffffffu;
+    const uint32_t ring_bits =
+        1u << VIRTIO_FEATURE_INDIRECT_DESC | 1u << VIRTIO_FEATURE_EVENT_IDX;
+
+    if (word == 0)
+        return type_bits | ring_bits |
+               (drv->transport->legacy ? 1u << VIRTIO_FEATURE_ANY_LAYOUT : 0);
+    if (word == 1)
+        return 0xfffc0000u | 1u << (VIRTIO_FEATURE_VERSION_1 - 32) |
+               1u << (VIRTIO_FEATURE_ACCESS_PLATFORM - 32);
+    return UINT32_MAX;
+}
+
+VIRTIO_INLINE int virtio_drv_choose_(struct virtio_drv *drv, const struct virtio_features *wanted,
+                                     const struct virtio_features *required)
+{
+    for (unsigned word = 0; word < 4; word++) {
+        uint32_t want = wanted->word[word] | required->word[word];
+
+        if (word == 1)
+            want |= 1u << (VIRTIO_FEATURE_VERSION_1 - 32); /* D-FEAT-06 */
+        drv->accepted.word[word] =
+            want & drv->offered.word[word] & virtio_drv_allowed_(drv, word);
+        if (required->word[word] & ~drv->accepted.word[word])
+            return VIRTIO_ERR_REQUIRED;
+    }
+    if (!drv->transport->legacy && !virtio_features_has(&drv->accepted, VIRTIO_FEATURE_VERSION_1))
+        return VIRTIO_ERR_NOT_MODERN;
+    return 0;
+}
+
+/**
+ * Accepts what is wanted, offered and supported by this library; the result is drv->accepted.
+ * VERSION_1 is always wanted where the transport has it. On an error the device is told FAILED.
+ * @param wanted    the driver works without these
+ * @param required  and not without these; may be all zero
+ * @return 0, VIRTIO_ERR_REQUIRED, VIRTIO_ERR_NOT_MODERN, VIRTIO_ERR_FEATURES (the device refused)
+ * VIRTIO 3.1.1 steps 4 to 6; D-INIT-01, D-INIT-04, D-FEAT-01 to D-FEAT-06, D-LEG-02.
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_negotiate(struct virtio_drv *drv,
+                                                        const struct virtio_features *wanted,
+                                                        const struct virtio_features *required)
+{
+    int err = virtio_drv_choose_(drv, wanted, required);
+
+    if (err != 0) {
+        virtio_drv_fail(drv);
+        return err;
+    }
+    for (unsigned word = 0; word < (drv->transport->legacy ? 1u : 4u); word++) {
+        /* Words 2 and 3 start at 0, and old devices know only two. */
+        if (word < 2 || drv->accepted.word[word] != 0)
+            drv->transport->features_set(drv, word, drv->accepted.word[word]);
+    }
+    if (drv->transport->legacy)
+        return 0;
+    virtio_drv_status_add_(drv, VIRTIO_STATUS_FEATURES_OK);
+    if (drv->transport->status_get(drv) & VIRTIO_STATUS_FEATURES_OK)
+        return 0;
+    virtio_drv_fail(drv);
+    return VIRTIO_ERR_FEATURES;
+}
+
+/** Makes the device live: all queues set up so far may now be kicked. Buffers published earlier
+ *  are still owed their kick: call virtio_drv_kick() on each such queue (D-INIT-06, D-INIT-07). */
+VIRTIO_INLINE void virtio_drv_ready(const struct virtio_drv *drv)
+{
+    virtio_drv_status_add_(drv, VIRTIO_STATUS_DRIVER_OK);
+}
+
+/** True if the device asks to be reset, or is gone. Look at each config interrupt (D-STATUS-05). */
+VIRTIO_NODISCARD VIRTIO_INLINE bool virtio_drv_needs_reset(const struct virtio_drv *drv)
+{
+    return (drv->transport->status_get(drv) & VIRTIO_STATUS_NEEDS_RESET) != 0;
+}
+
+/* ---------------------------------------------------------------------------
+ * 6. Device configuration
+ * --------------------------------------------------------------------------- */
+
+/** One field: byte offset, and width of 1, 2, 4 or 8 bytes (8 is read as two halves). */
+struct virtio_config_field {
+    uint16_t offset;
+    uint8_t width;
+};
+
+VIRTIO_INLINE uint64_t virtio_config_read_field_(const struct virtio_drv *drv,
+                                                 struct virtio_config_field field)
+{
+    const struct virtio_window *w = &drv->config;
+    bool native = VIRTIO_BIG_ENDIAN && drv->transport->legacy; /* L-PLEG-04 */
+    uint16_t half;
+    uint32_t first, second;
+
+    if (field.width == 1)
+        return virtio_window_read8(w, field.offset);
+    if (field.width == 2) {
+        half = virtio_window_read16(w, field.offset);
+        return native ? __builtin_bswap16(half) : half;
+    }
+    first = virtio_window_read32(w, field.offset);
+    first = native ? __builtin_bswap32(first) : first;
+    if (field.width == 4)
+        return first;
+    second = virtio_window_read32(w, (uint32_t)field.offset + 4);
+    second = native ? __builtin_bswap32(second) : second;
+    return native ? (uint64_t)first << 32 | second : (uint64_t)second << 32 | first;
+}
+
+/* Reads all fields once; true if none differs from what `values` held before. */
+VIRTIO_INLINE bool virtio_config_pass_(const struct virtio_drv *drv,
+                                       const struct virtio_config_field *fields, unsigned count,
+                                       uint64_t *values)
+{
+    bool same = true;
+
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t value = virtio_config_read_field_(drv, fields[i]);
+
+        same = same && value == values[i];
+        values[i] = value;
+    }
+    return same;
+}
+
+/**
+ * Reads fields of the device configuration that belong together, in their natural width. What is
+ * returned held at one moment: under the generation counter, or, where there is none, when two
+ * readings agree. A field of a feature may be read once the feature is *offered* (D-CFG-03).
+ * @param values  `count` numbers in CPU order; meaningless on an error
+ * @return 0, VIRTIO_ERR_CONFIG_RANGE, VIRTIO_ERR_CONFIG_UNSTABLE
+ * VIRTIO 2.5; D-CFG-01, D-CFG-02, D-CFG-05, D-LEG-07.
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_config_read(const struct virtio_drv *drv,
+                                                          const struct virtio_config_field *fields,
+                                                          unsigned count, uint64_t *values)
+{
+    uint32_t (*generation)(const struct virtio_drv *) = drv->transport->config_generation;
+
+    for (unsigned i = 0; i < count; i++) {
+        if (drv->config.kind == VIRTIO_WINDOW_NONE || fields[i].width > drv->config.length ||
+            fields[i].offset > drv->config.length - fields[i].width)
+            return VIRTIO_ERR_CONFIG_RANGE;
+    }
+    for (unsigned tries = 0; tries < VIRTIO_CONFIG_TRIES; tries++) {
+        uint32_t before = generation != NULL ? generation(drv) : 0;
+        bool same = virtio_config_pass_(drv, fields, count, values);
+
+        if (generation != NULL ? generation(drv) == before : tries != 0 && same)
+            return 0;
+    }
+    return VIRTIO_ERR_CONFIG_UNSTABLE;
+}
+
+/* ---------------------------------------------------------------------------
+ * 7. Queues, kicks, interrupts
+ * --------------------------------------------------------------------------- */
+
+VIRTIO_INLINE uint32_t virtio_drv_ring_align_(const struct virtio_drv *drv)
+{
+    return drv->transport->legacy ? (uint32_t)VIRTQ_LEGACY_ALIGN : (uint32_t)VIRTIO_RING_ALIGN;
+}
+
+/** Largest size of a queue, in entries; 0 if the device has no such queue. */
+VIRTIO_INLINE uint16_t virtio_drv_queue_size(const struct virtio_drv *drv, uint16_t index)
+{
+    uint32_t size = drv->transport->queue_size(drv, index);
+
+    return (uint16_t)(size < VIRTQ_MAX_SIZE ? size : (uint32_t)VIRTQ_MAX_SIZE);
+}
+
+/** Bytes of ring memory for a queue of `num` entries on this device. */
+VIRTIO_INLINE uint32_t virtio_drv_queue_bytes(const struct virtio_drv *drv, uint16_t num)
+{
+    return virtq_split_offsets(num, virtio_drv_ring_align_(drv)).total;
+}
+
+/* Ring flags that follow from what was negotiated. */
+VIRTIO_INLINE uint16_t virtio_drv_ring_flags_(const struct virtio_drv *drv)
+{
+    const struct virtio_features *set = &drv->accepted;
+
+    return (uint16_t)(
+        (virtio_features_has(set, VIRTIO_FEATURE_EVENT_IDX) ? VIRTQ_EVENT_IDX : 0) |
+        (virtio_features_has(set, VIRTIO_FEATURE_INDIRECT_DESC) ? VIRTQ_INDIRECT : 0) |
+        (virtio_features_has(set, VIRTIO_FEATURE_VERSION_1) ? 0 : VIRTQ_LEGACY));
+}
+
+/**
+ * Sets up one queue: between negotiate and ready. On an error the device does not know of the
+ * queue.
+ * @param q  filled in; the ring is empty
+ * @return 0, VIRTIO_ERR_NO_QUEUE, VIRTIO_ERR_QUEUE_BUSY, VIRTIO_ERR_QUEUE_SIZE,
+ *         VIRTIO_ERR_QUEUE_MEMORY, VIRTIO_ERR_NOTIFY, VIRTIO_ERR_QUEUE_REFUSED, VIRTQ_ERR_SIZE,
+ *         VIRTQ_ERR_ALIGN
+ * VIRTIO 4.1.5.1.3, 4.2.3.2; D-COM-02, D-COM-03, D-COM-07, D-MMIO-11, D-PLEG-06.
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_setup(const struct virtio_drv *drv,
+                                                          struct virtio_drv_queue *q,
+                                                          uint16_t index,
+                                                          const struct virtio_queue_setup *setup)
+{
+    uint32_t align = virtio_drv_ring_align_(drv), max;
+    struct virtio_queue_addresses at;
+    struct virtq_offsets offsets;
+    struct virtq_areas areas;
+    int err;
+
+    if (!virtq_split_size_ok(setup->num))
+        return VIRTQ_ERR_SIZE;
+    max = drv->transport->queue_size(drv, index);
+    if (max == 0)
+        return VIRTIO_ERR_NO_QUEUE;
+    if (drv->transport->queue_in_use(drv)) /* its memory may be the very same: do not touch it */
+        return VIRTIO_ERR_QUEUE_BUSY;
+    if (drv->transport->legacy ? setup->num != max : setup->num > max)
+        return VIRTIO_ERR_QUEUE_SIZE;
+    offsets = virtq_split_offsets(setup->num, align);
+    if (setup->memory.length < offsets.total || (setup->memory.device & (align - 1)) != 0)
+        return VIRTIO_ERR_QUEUE_MEMORY;
+    virtq_split_areas(&areas, setup->memory.cpu, setup->num, align);
+    areas.flags = virtio_drv_ring_flags_(drv);
+    err = virtq_driver_init(&q->ring, &areas, setup->slots);
+    if (err != 0)
+        return err;
+    at.num = setup->num;
+    at.desc = setup->memory.device;
+    at.driver = at.desc + offsets.driver;
+    at.device = at.desc + offsets.device;
+    q->index = index;
+    return drv->transport->queue_enable(drv, index, &at, &q->notify);
+}
+
+/* A notify target inside a window. */
+VIRTIO_INLINE struct virtio_notify virtio_notify_at_(const struct virtio_window *w, uint64_t offset,
+                                                     uint8_t width, uint32_t value)
+{
+    struct virtio_notify notify;
+
+    notify.address = w->base + offset;
+    notify.value = value;
+    notify.kind = w->kind;
+    notify.width = width;
+    notify.ops = w->ops;
+    notify.ctx = w->ctx;
+    return notify;
+}
+
+/** Notifies the device unconditionally: one store. The half of a kick that may run outside the
+ *  caller's lock. Any context, after virtio_drv_ready(). */
+VIRTIO_INLINE void virtio_notify_send(const struct virtio_notify *notify)
+{
+    if (notify->kind == VIRTIO_WINDOW_MMIO) {
+        VIRTIO_MMIO_BEFORE_WRITE();
+        if (notify->width == 2)
+            *(volatile uint16_t *)(uintptr_t)notify->address =
+                virtio_le16_((uint16_t)notify->value);
+        else
+            *(volatile uint32_t *)(uintptr_t)notify->address = virtio_le32_(notify->value);
+    } else if (notify->kind == VIRTIO_WINDOW_PORT) {
+        if (notify->width == 2)
+            VIRTIO_PORT_WRITE16((uint16_t)notify->address, (uint16_t)notify->value);
+        else
+            VIRTIO_PORT_WRITE32((uint16_t)notify->address, notify->value);
+    } else {
+        notify->ops->write(notify->ctx, notify->address, notify->width, notify->value);
+    }
+}
+
+/** Notifies the device if it wants to know of what was published (VIRTIO 2.7.13.4). Serialise with
+ *  all calls on this queue side. */
+VIRTIO_INLINE void virtio_drv_kick(struct virtio_drv_queue *q)
+{
+    if (virtq_driver_kick_due(&q->ring))
+        virtio_notify_send(&q->notify);
+}
+
+/** Causes of an interrupt: bits of enum virtio_irq, both may be set, 0 if it is not ours. On PCI
+ *  this read acknowledges (V-ISR-03); with MSI-X do not call it for queues (D-ISR-01). */
+VIRTIO_INLINE uint32_t virtio_drv_irq_status(const struct virtio_drv *drv)
+{
+    return drv->transport->irq_status(drv) &
+           ((uint32_t)VIRTIO_IRQ_QUEUE | (uint32_t)VIRTIO_IRQ_CONFIG);
+}
+
+/** Acknowledges causes after they were handled; nothing on PCI (D-MMIO-08, D-MMIO-09). */
+VIRTIO_INLINE void virtio_drv_irq_ack(const struct virtio_drv *drv, uint32_t causes)
+{
+    drv->transport->irq_ack(drv, causes);
+}
+
+VIRTIO_INLINE bool virtio_window_usable_(const struct virtio_window *w, uint32_t length)
+{
+    if (w->kind == VIRTIO_WINDOW_PORT && !VIRTIO_HAVE_PORT)
+        return false;
+    if (w->kind == VIRTIO_WINDOW_CALLER && w->ops == NULL)
+        return false;
+    return w->kind != VIRTIO_WINDOW_NONE && w->length >= length;
+}
+
+/* ---------------------------------------------------------------------------
+ * 8. Transport: PCI modern
+ * --------------------------------------------------------------------------- */
+
+/** Common configuration, 4.1.4.3. */
+enum virtio_pci_common {
+    VIRTIO_COMMON_DEVICE_FEATURE_SELECT = 0,
+    VIRTIO_COMMON_DEVICE_FEATURE = 4,
+    VIRTIO_COMMON_DRIVER_FEATURE_SELECT = 8,
+    VIRTIO_COMMON_DRIVER_FEATURE = 12,
+    VIRTIO_COMMON_CONFIG_MSIX_VECTOR = 16,
+    VIRTIO_COMMON_NUM_QUEUES = 18,
+    VIRTIO_COMMON_DEVICE_STATUS = 20,
+    VIRTIO_COMMON_CONFIG_GENERATION = 21,
+    VIRTIO_COMMON_QUEUE_SELECT = 22,
+    VIRTIO_COMMON_QUEUE_SIZE = 24,
+    VIRTIO_COMMON_QUEUE_MSIX_VECTOR = 26,
+    VIRTIO_COMMON_QUEUE_ENABLE = 28,
+    VIRTIO_COMMON_QUEUE_NOTIFY_OFF = 30,
+    VIRTIO_COMMON_QUEUE_DESC = 32,
+    VIRTIO_COMMON_QUEUE_DRIVER = 40,
+    VIRTIO_COMMON_QUEUE_DEVICE = 48,
+    VIRTIO_COMMON_LENGTH = 56 /**< of VIRTIO 1.0 and 1.1; later fields belong to features */
+};
+
+VIRTIO_INLINE uint8_t virtio_modern_status_get_(const struct virtio_drv *drv)
+{
+    return virtio_window_read8(&drv->regs, VIRTIO_COMMON_DEVICE_STATUS);
+}
+VIRTIO_INLINE void virtio_modern_status_set_(const struct virtio_drv *drv, uint8_t status)
+{
+    virtio_window_write8(&drv->regs, VIRTIO_COMMON_DEVICE_STATUS, status);
+}
+VIRTIO_INLINE uint32_t virtio_modern_features_get_(const struct virtio_drv *drv, unsigned word)
+{
+    virtio_window_write32(&drv->regs, VIRTIO_COMMON_DEVICE_FEATURE_SELECT, word);
+    return virtio_window_read32(&drv->regs, VIRTIO_COMMON_DEVICE_FEATURE);
+}
+VIRTIO_INLINE void virtio_modern_features_set_(const struct virtio_drv *drv, unsigned word,
+                                               uint32_t value)
+{
+    virtio_window_write32(&drv->regs, VIRTIO_COMMON_DRIVER_FEATURE_SELECT, word);
+    virtio_window_write32(&drv->regs, VIRTIO_COMMON_DRIVER_FEATURE, value);
+}
+VIRTIO_INLINE uint32_t virtio_modern_generation_(const struct virtio_drv *drv)
+{
+    return virtio_window_read8(&drv->regs, VIRTIO_COMMON_CONFIG_GENERATION);
+}
+VIRTIO_INLINE uint32_t virtio_modern_queue_size_(const struct virtio_drv *drv, uint16_t index)
+{
+    if (index >= virtio_window_read16(&drv->regs, VIRTIO_COMMON_NUM_QUEUES))
+        return 0;
+    virtio_window_write16(&drv->regs, VIRTIO_COMMON_QUEUE_SELECT, index);
+    return virtio_window_read16(&drv->regs, VIRTIO_COMMON_QUEUE_SIZE);
+}
+
+VIRTIO_INLINE bool virtio_modern_queue_in_use_(const struct virtio_drv *drv)
+{
+    return virtio_window_read16(&drv->regs, VIRTIO_COMMON_QUEUE_ENABLE) != 0;
+}
+
+/* Resolves the queue's place in the notification structure, in 64 bits (L-NTF-01, D-NTF-01). */
+VIRTIO_INLINE int virtio_modern_notify_(const struct virtio_drv *drv, uint16_t index,
+                                        struct virtio_notify *notify)
+{
+    uint16_t off = virtio_window_read16(&drv->regs, VIRTIO_COMMON_QUEUE_NOTIFY_OFF);
+    uint64_t at = (uint64_t)off * drv->notify_multiplier;
+
+    if (at > drv->notify.length - 2u || (at & 1) != 0)
+        return VIRTIO_ERR_NOTIFY;
+    *notify = virtio_notify_at_(&drv->notify, at, 2, index);
+    return 0;
+}
+
+VIRTIO_INLINE int virtio_modern_queue_enable_(const struct virtio_drv *drv, uint16_t index,
+                                              const struct virtio_queue_addresses *at,
+                                              struct virtio_notify *notify)
+{
+    const struct virtio_window *regs = &drv->regs;
+    int err = virtio_modern_notify_(drv, index, notify);
+
+    if (err != 0)
+        return err;
+    virtio_window_write16(regs, VIRTIO_COMMON_QUEUE_SIZE, at->num);
+    if (virtio_window_read16(regs, VIRTIO_COMMON_QUEUE_SIZE) != at->num)
+        return VIRTIO_ERR_QUEUE_SIZE;
+    virtio_window_write64(regs, VIRTIO_COMMON_QUEUE_DESC, at->desc);
+    virtio_window_write64(regs, VIRTIO_COMMON_QUEUE_DRIVER, at->driver);
+    virtio_window_write64(regs, VIRTIO_COMMON_QUEUE_DEVICE, at->device);
+    virtio_window_write16(regs, VIRTIO_COMMON_QUEUE_ENABLE, 1);
+    return virtio_window_read16(regs, VIRTIO_COMMON_QUEUE_ENABLE) == 1 ? 0
+                                                                       : VIRTIO_ERR_QUEUE_REFUSED;
+}
+VIRTIO_INLINE uint32_t virtio_modern_irq_status_(const struct virtio_drv *drv)
+{
+    return virtio_window_read8(&drv->isr, 0);
+}
+VIRTIO_INLINE void virtio_pci_irq_ack_(const struct virtio_drv *drv, uint32_t causes)
+{
+    (void)drv; /* reading the ISR register acknowledged */
+    (void)causes;
+}
+
+/** The PCI modern transport (VIRTIO 4.1). */
+VIRTIO_INLINE const struct virtio_transport *virtio_transport_pci_modern(void)
+{
+    static const struct virtio_transport ops = {
+        "pci-modern",
+        virtio_modern_status_get_,
+        virtio_modern_status_set_,
+        virtio_modern_features_get_,
+        virtio_modern_features_set_,
+        virtio_modern_generation_,
+        virtio_modern_queue_size_,
+        virtio_modern_queue_in_use_,
+        virtio_modern_queue_enable_,
+        virtio_modern_irq_status_,
+        virtio_pci_irq_ack_,
+        false,
+    };
+
+    return &ops;
+}
+
+/* The window of a structure that the capability scan placed; kind NONE if it is absent. */
+VIRTIO_INLINE struct virtio_window virtio_pci_window_(const struct virtio_window bars[6],
+                                                      struct virtio_pci_place place)
+{
+    struct virtio_window none = {0, 0, VIRTIO_WINDOW_NONE, NULL, NULL};
+    uint64_t room;
+
+    if (place.found == VIRTIO_PCI_NONE || place.bar > 5)
+        return none;
+    if (place.offset > bars[place.bar].length)
+        return none;
+    room = bars[place.bar].length - place.offset;
+    if (room > place.length)
+        room = place.length;
+    return virtio_window_sub(&bars[place.bar], place.offset, (uint32_t)room);
+}
+
+/**
+ * Takes a PCI function with 1.x capabilities.
+ * @param layout  from virtio_pci_scan(), generation VIRTIO_PCI_MODERN
+ * @param bars    windows of the six BARs; kind NONE where not mapped. Copied.
+ * @return 0, VIRTIO_ERR_LAYOUT, VIRTIO_ERR_WINDOW; no register was touched
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_pci_modern(struct virtio_drv *drv,
+                                                         const struct virtio_pci_layout *layout,
+                                                         const struct virtio_window bars[6])
+{
+    if (layout->generation != VIRTIO_PCI_MODERN)
+        return VIRTIO_ERR_LAYOUT;
+    drv->regs = virtio_pci_window_(bars, layout->place[VIRTIO_PCI_STRUCT_COMMON]);
+    drv->notify = virtio_pci_window_(bars, layout->place[VIRTIO_PCI_STRUCT_NOTIFY]);
+    drv->isr = virtio_pci_window_(bars, layout->place[VIRTIO_PCI_STRUCT_ISR]);
+    drv->config = virtio_pci_window_(bars, layout->place[VIRTIO_PCI_STRUCT_DEVICE]);
+    drv->notify_multiplier = layout->notify_multiplier;
+    if (!virtio_window_usable_(&drv->regs, VIRTIO_COMMON_LENGTH) ||
+        !virtio_window_usable_(&drv->notify, 2) || !virtio_window_usable_(&drv->isr, 1))
+        return VIRTIO_ERR_WINDOW;
+    drv->transport = virtio_transport_pci_modern();
+    return 0;
+}
+
+/* ---------------------------------------------------------------------------
+ * 9. Transport: PCI legacy
+ * --------------------------------------------------------------------------- */
+
+/** Legacy header in BAR0, 4.1.4.10. */
+enum virtio_pci_legacy_reg {
+    VIRTIO_LEGACY_DEVICE_FEATURES = 0,
+    VIRTIO_LEGACY_DRIVER_FEATURES = 4,
+    VIRTIO_LEGACY_QUEUE_ADDRESS = 8,
+    VIRTIO_LEGACY_QUEUE_SIZE = 12,
+    VIRTIO_LEGACY_QUEUE_SELECT = 14,
+    VIRTIO_LEGACY_QUEUE_NOTIFY = 16,
+    VIRTIO_LEGACY_DEVICE_STATUS = 18,
+    VIRTIO_LEGACY_ISR = 19,
+    VIRTIO_LEGACY_CONFIG = 20,     /**< device configuration while MSI-X is off */
+    VIRTIO_LEGACY_CONFIG_MSIX = 24 /**< and while it is on (L-PLEG-05) */
+};
+
+VIRTIO_INLINE uint8_t virtio_legacy_status_get_(const struct virtio_drv *drv)
+{
+    return virtio_window_read8(&drv->regs, VIRTIO_LEGACY_DEVICE_STATUS);
+}
+VIRTIO_INLINE void virtio_legacy_status_set_(const struct virtio_drv *drv, uint8_t status)
+{
+    virtio_window_write8(&drv->regs, VIRTIO_LEGACY_DEVICE_STATUS, status);
+}
+VIRTIO_INLINE uint32_t virtio_legacy_features_get_(const struct virtio_drv *drv, unsigned word)
+{
+    (void)word; /* there is only one */
+    return virtio_window_read32(&drv->regs, VIRTIO_LEGACY_DEVICE_FEATURES);
+}
+VIRTIO_INLINE void virtio_legacy_features_set_(const struct virtio_drv *drv, unsigned word,
+                                               uint32_t value)
+{
+    (void)word;
+    virtio_window_write32(&drv->regs, VIRTIO_LEGACY_DRIVER_FEATURES, value);
+}
+VIRTIO_INLINE uint32_t virtio_legacy_queue_size_(const struct virtio_drv *drv, uint16_t index)
+{
+    virtio_window_write16(&drv->regs, VIRTIO_LEGACY_QUEUE_SELECT, index);
+    return virtio_window_read16(&drv->regs, VIRTIO_LEGACY_QUEUE_SIZE);
+}
+VIRTIO_INLINE bool virtio_legacy_queue_in_use_(const struct virtio_drv *drv)
+{
+    return virtio_window_read32(&drv->regs, VIRTIO_LEGACY_QUEUE_ADDRESS) != 0;
+}
+VIRTIO_INLINE int virtio_legacy_queue_enable_(const struct virtio_drv *drv, uint16_t index,
+                                              const struct virtio_queue_addresses *at,
+                                              struct virtio_notify *notify)
+{
+    uint64_t page = at->desc / VIRTQ_LEGACY_ALIGN;
+
+    if (page == 0 || page > UINT32_MAX) /* 0 would stop the queue; the limit is 2^44 */
+        return VIRTIO_ERR_QUEUE_MEMORY;
+    virtio_window_write32(&drv->regs, VIRTIO_LEGACY_QUEUE_ADDRESS, (uint32_t)page);
+    if (virtio_window_read32(&drv->regs, VIRTIO_LEGACY_QUEUE_ADDRESS) != page)
+        return VIRTIO_ERR_QUEUE_REFUSED;
+    *notify = virtio_notify_at_(&drv->regs, VIRTIO_LEGACY_QUEUE_NOTIFY, 2, index);
+    return 0;
+}
+VIRTIO_INLINE uint32_t virtio_legacy_irq_status_(const struct virtio_drv *drv)
+{
+    return virtio_window_read8(&drv->regs, VIRTIO_LEGACY_ISR);
+}
+
+/** The PCI legacy transport (VIRTIO 4.1, legacy sections). */
+VIRTIO_INLINE const struct virtio_transport *virtio_transport_pci_legacy(void)
+{
+    static const struct virtio_transport ops = {
+        "pci-legacy",
+        virtio_legacy_status_get_,
+        virtio_legacy_status_set_,
+        virtio_legacy_features_get_,
+        virtio_legacy_features_set_,
+        NULL,
+        virtio_legacy_queue_size_,
+        virtio_legacy_queue_in_use_,
+        virtio_legacy_queue_enable_,
+        virtio_legacy_irq_status_,
+        virtio_pci_irq_ack_,
+        true,
+    };
+
+    return &ops;
+}
+
+/** Tells a legacy PCI device's driver side that MSI-X was switched: the device configuration moves
+ *  between 20 and 24 (L-PLEG-05, T-17). No effect on other transports. */
+VIRTIO_INLINE void virtio_drv_pci_msix(struct virtio_drv *drv, bool msix_on)
+{
+    uint32_t offset = msix_on ? VIRTIO_LEGACY_CONFIG_MSIX : VIRTIO_LEGACY_CONFIG;
+
+    if (drv->transport != virtio_transport_pci_legacy())
+        return;
+    if (offset < drv->regs.length)
+        drv->config = virtio_window_sub(&drv->regs, offset, drv->regs.length - offset);
+    else
+        drv->config.kind = VIRTIO_WINDOW_NONE;
+}
+
+/**
+ * Takes a PCI function through its legacy interface.
+ * @param bar0     window of the first BAR. Copied.
+ * @param msix_on  is MSI-X enabled in the function's capability now?
+ * @return 0, VIRTIO_ERR_WINDOW; no register was touched
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_pci_legacy(struct virtio_drv *drv,
+                                                         const struct virtio_window *bar0,
+                                                         bool msix_on)
+{
+    if (!virtio_window_usable_(bar0, VIRTIO_LEGACY_CONFIG))
+        return VIRTIO_ERR_WINDOW;
+    drv->regs = *bar0;
+    drv->config.kind = VIRTIO_WINDOW_NONE;
+    drv->transport = virtio_transport_pci_legacy();
+    virtio_drv_pci_msix(drv, msix_on);
+    return 0;
+}
+
+/**
+ * Takes a PCI function in the layout that virtio_pci_scan() found.
+ * @param bars  windows of the six BARs; kind NONE where not mapped. Copied.
+ * @return 0, VIRTIO_ERR_LAYOUT, VIRTIO_ERR_WINDOW; no register was touched
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_pci(struct virtio_drv *drv,
+                                                  const struct virtio_pci_layout *layout,
+                                                  const struct virtio_window bars[6])
+{
+    if (layout->generation == VIRTIO_PCI_LEGACY)
+        return virtio_drv_pci_legacy(drv, &bars[0], layout->msix_on);
+    return virtio_drv_pci_modern(drv, layout, bars);
+}
+
+/* ---------------------------------------------------------------------------
+ * 10. Transport: virtio-mmio
+ * --------------------------------------------------------------------------- */
+
+/** Registers, 4.2.2; all 32 bits wide. */
+enum virtio_mmio_reg {
+    VIRTIO_MMIO_REG_MAGIC = 0x000,
+    VIRTIO_MMIO_REG_VERSION = 0x004,
+    VIRTIO_MMIO_REG_DEVICE_ID = 0x008,
+    VIRTIO_MMIO_REG_VENDOR_ID = 0x00c,
+    VIRTIO_MMIO_REG_DEVICE_FEATURES = 0x010,
+    VIRTIO_MMIO_REG_DEVICE_FEATURES_SEL = 0x014,
+    VIRTIO_MMIO_REG_DRIVER_FEATURES = 0x020,
+    VIRTIO_MMIO_REG_DRIVER_FEATURES_SEL = 0x024,
+    VIRTIO_MMIO_REG_QUEUE_SEL = 0x030,
+    VIRTIO_MMIO_REG_QUEUE_SIZE_MAX = 0x034,
+    VIRTIO_MMIO_REG_QUEUE_SIZE = 0x038,
+    VIRTIO_MMIO_REG_QUEUE_READY = 0x044,
+    VIRTIO_MMIO_REG_QUEUE_NOTIFY = 0x050,
+    VIRTIO_MMIO_REG_IRQ_STATUS = 0x060,
+    VIRTIO_MMIO_REG_IRQ_ACK = 0x064,
+    VIRTIO_MMIO_REG_STATUS = 0x070,
+    VIRTIO_MMIO_REG_QUEUE_DESC = 0x080,
+    VIRTIO_MMIO_REG_QUEUE_DRIVER = 0x090,
+    VIRTIO_MMIO_REG_QUEUE_DEVICE = 0x0a0,
+    VIRTIO_MMIO_REG_CONFIG_GENERATION = 0x0fc,
+    VIRTIO_MMIO_REG_CONFIG = 0x100
+};
+#define VIRTIO_MMIO_MAGIC_NUMBER 0x74726976u
+
+VIRTIO_INLINE uint8_t virtio_mmio_status_get_(const struct virtio_drv *drv)
+{
+    return (uint8_t)virtio_window_read32(&drv->regs, VIRTIO_MMIO_REG_STATUS);
+}
+VIRTIO_INLINE void virtio_mmio_status_set_(const struct virtio_drv *drv, uint8_t status)
+{
+    virtio_window_write32(&drv->regs, VIRTIO_MMIO_REG_STATUS, status);
+}
+VIRTIO_INLINE uint32_t virtio_mmio_features_get_(const struct virtio_drv *drv, unsigned word)
+{
+    virtio_window_write32(&drv->regs, VIRTIO_MMIO_REG_DEVICE_FEATURES_SEL, word);
+    return virtio_window_read32(&drv->regs, VIRTIO_MMIO_REG_DEVICE_FEATURES);
+}
+VIRTIO_INLINE void virtio_mmio_features_set_(const struct virtio_drv *drv, unsigned word,
+                                             uint32_t value)
+{
+    virtio_window_write32(&drv->regs, VIRTIO_MMIO_REG_DRIVER_FEATURES_SEL, word);
+    virtio_window_write32(&drv->regs, VIRTIO_MMIO_REG_DRIVER_FEATURES, value);
+}
+VIRTIO_INLINE uint32_t virtio_mmio_generation_(const struct virtio_drv *drv)
+{
+    return virtio_window_read32(&drv->regs, VIRTIO_MMIO_REG_CONFIG_GENERATION);
+}
+VIRTIO_INLINE uint32_t virtio_mmio_queue_size_(const struct virtio_drv *drv, uint16_t index)
+{
+    virtio_window_write32(&drv->regs, VIRTIO_MMIO_REG_QUEUE_SEL, index);
+    return virtio_window_read32(&drv->regs, VIRTIO_MMIO_REG_QUEUE_SIZE_MAX);
+}
+VIRTIO_INLINE bool virtio_mmio_queue_in_use_(const struct virtio_drv *drv)
+{
+    return virtio_window_read32(&drv->regs, VIRTIO_MMIO_REG_QUEUE_READY) != 0;
+}
+VIRTIO_INLINE int virtio_mmio_queue_enable_(const struct virtio_drv *drv, uint16_t index,
+                                            const struct virtio_queue_addresses *at,
+                                            struct virtio_notify *notify)
+{
+    const struct virtio_window *regs = &drv->regs;
+
+    virtio_window_write32(regs, VIRTIO_MMIO_REG_QUEUE_SIZE, at->num);
+    virtio_window_write64(regs, VIRTIO_MMIO_REG_QUEUE_DESC, at->desc);
+    virtio_window_write64(regs, VIRTIO_MMIO_REG_QUEUE_DRIVER, at->driver);
+    virtio_window_write64(regs, VIRTIO_MMIO_REG_QUEUE_DEVICE, at->device);
+    virtio_window_write32(regs, VIRTIO_MMIO_REG_QUEUE_READY, 1);
+    if (virtio_window_read32(regs, VIRTIO_MMIO_REG_QUEUE_READY) != 1)
+        return VIRTIO_ERR_QUEUE_REFUSED;
+    *notify = virtio_notify_at_(regs, VIRTIO_MMIO_REG_QUEUE_NOTIFY, 4, index);
+    return 0;
+}
+VIRTIO_INLINE uint32_t virtio_mmio_irq_status_(const struct virtio_drv *drv)
+{
+    return virtio_window_read32(&drv->regs, VIRTIO_MMIO_REG_IRQ_STATUS);
+}
+VIRTIO_INLINE void virtio_mmio_irq_ack_(const struct virtio_drv *drv, uint32_t causes)
+{
+    virtio_window_write32(&drv->regs, VIRTIO_MMIO_REG_IRQ_ACK, causes);
+}
+
+/** The virtio-mmio transport, version 2 (VIRTIO 4.2). */
+VIRTIO_INLINE const struct virtio_transport *virtio_transport_mmio(void)
+{
+    static const struct virtio_transport ops = {
+        "virtio-mmio",
+        virtio_mmio_status_get_,
+        virtio_mmio_status_set_,
+        virtio_mmio_features_get_,
+        virtio_mmio_features_set_,
+        virtio_mmio_generation_,
+        virtio_mmio_queue_size_,
+        virtio_mmio_queue_in_use_,
+        virtio_mmio_queue_enable_,
+        virtio_mmio_irq_status_,
+        virtio_mmio_irq_ack_,
+        false,
+    };
+
+    return &ops;
+}
+
+/**
+ * Looks at a virtio-mmio slot and takes the device in it; drv->device_type says which.
+ * @param window  the slot's registers, usually 0x200 bytes. Copied.
+ * @return 0; VIRTIO_ERR_NO_DEVICE: an empty slot, no error to report; VIRTIO_ERR_MAGIC,
+ *         VIRTIO_ERR_VERSION (version 1 included), VIRTIO_ERR_WINDOW
+ * VIRTIO 4.2.2.2, 4.2.3.1.1; D-MMIO-01.
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_mmio(struct virtio_drv *drv,
+                                                   const struct virtio_window *window)
+{
+    uint32_t type;
+
+    if (!virtio_window_usable_(window, VIRTIO_MMIO_REG_CONFIG))
+        return VIRTIO_ERR_WINDOW;
+    if (virtio_window_read32(window, VIRTIO_MMIO_REG_MAGIC) != VIRTIO_MMIO_MAGIC_NUMBER)
+        return VIRTIO_ERR_MAGIC;
+    if (virtio_window_read32(window, VIRTIO_MMIO_REG_VERSION) != 2)
+        return VIRTIO_ERR_VERSION;
+    type = virtio_window_read32(window, VIRTIO_MMIO_REG_DEVICE_ID);
+    if (type == 0)
+        return VIRTIO_ERR_NO_DEVICE;
+    drv->regs = *window;
+    drv->config = virtio_window_sub(window, VIRTIO_MMIO_REG_CONFIG,
+                                    window->length - VIRTIO_MMIO_REG_CONFIG);
+    drv->device_type = type;
+    drv->transport = virtio_transport_mmio();
+    return 0;
+}
+/** @} */
+
+#endif /* VIRTIO_CORE_H */
