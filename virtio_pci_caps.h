@@ -15,7 +15,7 @@
  *     struct virtio_pci_bar bars[6] = {...};       // as assigned; NONE where not reachable
  *     struct virtio_pci_layout layout;
  *     if (virtio_pci_scan(&layout, &config, bars, 0) == 0)
- *         place = virtio_pci_place(&layout, VIRTIO_PCI_STRUCT_DEVICE, layout.msix_on);
+ *         place = virtio_pci_locate(&layout, VIRTIO_PCI_STRUCT_DEVICE, layout.msix_on);
  *
  * Contents
  *  1. Configuration
@@ -112,7 +112,7 @@ struct virtio_pci_layout {
     uint16_t msix_vectors;             /**< its table size, 1 to 2048 */
     uint32_t notify_multiplier;        /**< bytes; 0: all queues share one address (L-NTF-01) */
     uint32_t legacy_length;            /**< bytes of BAR0 if `legacy` */
-    struct virtio_pci_place place[5];  /**< by enum virtio_pci_struct; use virtio_pci_place() */
+    struct virtio_pci_place place[5];  /**< by enum virtio_pci_struct; use virtio_pci_locate() */
 };
 
 /** Policies of virtio_pci_scan(). */
@@ -155,7 +155,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_scan(struct virtio_pci_layout *out
  * The place of one structure; found is VIRTIO_PCI_NONE if the function has none. A legacy device
  * configuration moves with `msix_on`; nothing that was found through a capability does (R-17).
  */
-VIRTIO_INLINE struct virtio_pci_place virtio_pci_place(const struct virtio_pci_layout *layout,
+VIRTIO_INLINE struct virtio_pci_place virtio_pci_locate(const struct virtio_pci_layout *layout,
                                                        enum virtio_pci_struct which, bool msix_on);
 
 /** Text of an error of this file, or NULL if `err` is none of them. */
@@ -438,7 +438,7 @@ VIRTIO_INLINE struct virtio_pci_place virtio_pci_legacy_place_(
     return at;
 }
 
-VIRTIO_INLINE struct virtio_pci_place virtio_pci_place(const struct virtio_pci_layout *layout,
+VIRTIO_INLINE struct virtio_pci_place virtio_pci_locate(const struct virtio_pci_layout *layout,
                                                        enum virtio_pci_struct which, bool msix_on)
 {
     struct virtio_pci_place at = layout->place[which];

@@ -13,7 +13,7 @@ void job_print_layout(const struct virtio_pci_layout *layout)
 
     for (unsigned i = VIRTIO_PCI_STRUCT_COMMON; i <= VIRTIO_PCI_STRUCT_DEVICE; i++) {
         struct virtio_pci_place at =
-            virtio_pci_place(layout, (enum virtio_pci_struct)i, layout->msix_on);
+            virtio_pci_locate(layout, (enum virtio_pci_struct)i, layout->msix_on);
 
         if (at.found != VIRTIO_PCI_NONE)
             printf("  layout     %-13s BAR %u offset 0x%04llx length %llu\n", names[i], at.bar,
@@ -87,8 +87,8 @@ static int submit(struct job *job, enum blk_type type, uint64_t at, uint32_t off
     return blk_submit(job->blk, type, at / BLK_SECTOR_SIZE, seg, count, NULL);
 }
 
-/* Moves up to JOB_DATA bytes between the data memory and the disk at `at`, in one batch: how many,
- * or a negative error. */
+/* Moves up to JOB_DATA bytes between the data memory and the disk at `at`, in one batch that may be
+ * as small as the queue wants it: how many, or a negative error. */
 static int64_t move(struct job *job, enum blk_type type, uint64_t at, uint64_t end)
 {
     uint32_t moved = 0;
@@ -99,9 +99,9 @@ static int64_t move(struct job *job, enum blk_type type, uint64_t at, uint64_t e
         uint32_t length = (uint32_t)(left < JOB_PIECE ? left : JOB_PIECE);
 
         err = submit(job, type, at + moved, moved, length);
-        moved += length;
+        moved += err == 0 ? length : 0;
     }
-    if (err == 0)
+    if (err == 0 || (err == VIRTQ_ERR_FULL && moved != 0))
         err = blk_drain(job->blk);
     return err != 0 ? err : (int64_t)moved;
 }
@@ -109,22 +109,39 @@ static int64_t move(struct job *job, enum blk_type type, uint64_t at, uint64_t e
 int job_read_all(struct job *job)
 {
     uint64_t size = job->blk->capacity * BLK_SECTOR_SIZE, sum = 0xcbf29ce484222325u;
-    double begin = seconds(), took = 0;
+    double took = 0;
 
     for (uint64_t at = 0; at < size;) {
+        double begin = seconds();
         int64_t moved = move(job, BLK_READ, at, size);
 
         if (moved < 0)
             return (int)moved;
-        took = seconds() - begin;
+        took += seconds() - begin;
         if (memcmp(job->data, job->medium + at, (size_t)moved) != 0)
             return JOB_ERR_DATA;
         sum = checksum(sum, job->data, (size_t)moved);
-        begin = seconds() - took;
         at += (uint64_t)moved;
     }
     printf("  read       %llu bytes equal to the image, checksum %016llx, %.0f MB/s\n",
            (unsigned long long)size, (unsigned long long)sum, (double)size / (took + 1e-9) / 1e6);
+    return 0;
+}
+
+/* Moves the first `length` bytes of the disk, at most JOB_DATA, in as many batches as it takes. */
+static int move_all(struct job *job, enum blk_type type, uint64_t length)
+{
+    struct job rest = *job;
+    uint64_t at = 0;
+
+    while (at < length) {
+        int64_t moved = move(&rest, type, at, length);
+
+        if (moved < 0)
+            return (int)moved;
+        at += (uint64_t)moved;
+        rest.data_device = job->data_device + at;
+    }
     return 0;
 }
 
@@ -137,20 +154,21 @@ int job_write(struct job *job)
 {
     uint64_t size = job->blk->capacity * BLK_SECTOR_SIZE;
     uint64_t length = size < JOB_DATA ? size : JOB_DATA;
-    int64_t moved;
     int err;
 
     for (uint64_t i = 0; i < length; i++) /* nothing that the image holds already */
         job->data[i] = (uint8_t)(job->medium[i] + 1 + i % 251);
-    moved = move(job, BLK_WRITE, 0, length);
-    err = moved < 0 ? (int)moved : blk_flush(job->blk);
+    err = move_all(job, BLK_WRITE, length);
+    if (err == 0)
+        err = blk_flush(job->blk);
     if (err == 0)
         err = compare(job, length);
     if (err != 0)
         return err;
     memset(job->data, 0, (size_t)length);
-    moved = move(job, BLK_READ, 0, length);
-    err = moved < 0 ? (int)moved : compare(job, length);
+    err = move_all(job, BLK_READ, length);
+    if (err == 0)
+        err = compare(job, length);
     if (err == 0)
         printf("  write      %llu bytes, flushed, on the medium, read back equal\n",
                (unsigned long long)length);
