@@ -21,16 +21,17 @@
  *     virtio_drv_kick(&queue);                         // at most one store
  *
  * Contents
- *  1. Configuration
- *  2. Register windows
- *  3. Features, status, errors
- *  4. Driver-side types
- *  5. Life cycle
- *  6. Device configuration
- *  7. Queues, kicks, interrupts
- *  8. Transport: PCI modern
- *  9. Transport: PCI legacy
- * 10. Transport: virtio-mmio
+ *
+ *     1. Configuration
+ *     2. Register windows
+ *     3. Features, status, errors
+ *     4. Driver-side types
+ *     5. Life cycle
+ *     6. Device configuration
+ *     7. Queues, kicks, interrupts
+ *     8. Transport: PCI modern
+ *     9. Transport: PCI legacy
+ *     10. Transport: virtio-mmio
  */
 #ifndef VIRTIO_CORE_H
 #define VIRTIO_CORE_H

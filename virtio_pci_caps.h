@@ -18,10 +18,11 @@
  *         place = virtio_pci_locate(&layout, VIRTIO_PCI_STRUCT_DEVICE, layout.msix_on);
  *
  * Contents
- *  1. Configuration
- *  2. Types
- *  3. Interface
- *  4. Implementation
+ *
+ *     1. Configuration
+ *     2. Types
+ *     3. Interface
+ *     4. Implementation
  */
 #ifndef VIRTIO_PCI_LAYOUT_H
 #define VIRTIO_PCI_LAYOUT_H

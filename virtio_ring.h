@@ -39,12 +39,13 @@
  *     if (virtq_device_irq_due(&q)) { ...interrupt the driver... }
  *
  * Contents
- *  1. Configuration
- *  2. Memory ordering contract
- *  3. Types
- *  4. Layout and shared internals
- *  5. Split ring, driver side
- *  6. Split ring, device side
+ *
+ *     1. Configuration
+ *     2. Memory ordering contract
+ *     3. Types
+ *     4. Layout and shared internals
+ *     5. Split ring, driver side
+ *     6. Split ring, device side
  */
 #ifndef VIRTIO_RING_H
 #define VIRTIO_RING_H
@@ -117,9 +118,11 @@
 
 /** One plain load or store; ordered only by the fences around it. Default: a volatile access. */
 #ifndef VIRTIO_LOAD16
+#define VIRTIO_LOAD8(p) (*(const volatile uint8_t *)(p))
 #define VIRTIO_LOAD16(p) (*(const volatile uint16_t *)(p))
 #define VIRTIO_LOAD32(p) (*(const volatile uint32_t *)(p))
 #define VIRTIO_LOAD64(p) (*(const volatile uint64_t *)(p))
+#define VIRTIO_STORE8(p, v) ((void)(*(volatile uint8_t *)(p) = (v)))
 #define VIRTIO_STORE16(p, v) ((void)(*(volatile uint16_t *)(p) = (v)))
 #define VIRTIO_STORE32(p, v) ((void)(*(volatile uint32_t *)(p) = (v)))
 #define VIRTIO_STORE64(p, v) ((void)(*(volatile uint64_t *)(p) = (v)))
@@ -539,10 +542,10 @@ VIRTIO_INLINE int virtq_check_areas_(const struct virtq_areas *areas)
 
 VIRTIO_INLINE void virtq_driver_zero_(void *area, size_t bytes)
 {
-    volatile uint8_t *byte = (volatile uint8_t *)area; /* volatile: must not become a libc call */
+    uint8_t *byte = (uint8_t *)area;
 
-    while (bytes-- != 0)
-        *byte++ = 0;
+    for (size_t i = 0; i < bytes; i++)
+        VIRTIO_STORE8(&byte[i], 0); /* volatile: must not become a libc call */
 }
 
 /**
@@ -1052,14 +1055,18 @@ VIRTIO_INLINE struct virtq_split_desc virtq_table_read_(const void *table, uint3
                                                         uint16_t order)
 {
     struct virtq_split_desc copy;
-    const volatile uint8_t *from = (const volatile uint8_t *)table + 16 * (size_t)i;
+    const uint8_t *from = (const uint8_t *)table + 16 * (size_t)i;
     uint8_t *to = (uint8_t *)&copy;
 
     if (VIRTIO_LIKELY(!virtq_misaligned_(table, 8)))
         return virtq_desc_read_((const struct virtq_split_desc *)table + i, order);
     for (unsigned byte = 0; byte < sizeof(copy); byte++)
-        to[byte] = from[byte];
-    return virtq_desc_read_(&copy, order);
+        to[byte] = VIRTIO_LOAD8(&from[byte]);
+    copy.addr = virtq_order64_(order, copy.addr);
+    copy.len = virtq_order32_(order, copy.len);
+    copy.flags = virtq_order16_(order, copy.flags);
+    copy.next = virtq_order16_(order, copy.next);
+    return copy;
 }
 
 /* Appends one checked segment to the chain; *total sums the bytes of the chain. */

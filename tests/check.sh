@@ -1,0 +1,114 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT-0
+# Every test, one after the other, with a progress line each and "N passed, N failed" at the end.
+set -u
+cd "$(dirname "$0")/.."
+build=build/check
+mkdir -p $build
+warn="-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wcast-align -Wundef -Werror"
+common="-g $warn -I. -pthread"
+config='-DVIRTIO_CONFIG_FILE="tests/support/test_config.h"'
+sanitize="-fsanitize=address,undefined -fno-sanitize-recover=all"
+demo="examples/hosts/demo.c examples/hosts/job.c examples/driver/blk.c examples/device/blk.c
+    examples/device/function.c"
+qtest="examples/hosts/qtest_blk.c examples/hosts/qtest.c examples/hosts/qtest_pci.c
+    examples/hosts/job.c examples/driver/blk.c"
+parts="examples/driver/blk.c examples/device/blk.c examples/device/function.c"
+suites="ring_test caps_test transport_test loopback_test"
+passed=0
+failed=0
+skipped=0
+export CRITERION_JOBS=2
+
+count() { # a suite's closing line, for the totals
+    sed -n 's/.*Passing: \([0-9]*\) | Failing: \([0-9]*\) | Crashing: \([0-9]*\).*/\1 \2 \3/p
+        s/^[a-z]*: *\([0-9]*\) .*passed, \([0-9]*\) failed$/\1 \2 0/p
+        s/^\([0-9]*\) passed, \([0-9]*\) failed$/\1 \2 0/p' "$1" | tail -n 1
+}
+
+step() { # title, command...
+    title=$1
+    shift
+    status=0
+    "$@" >$build/log 2>&1 || status=$?
+    # shellcheck disable=SC2046
+    set -- $(count $build/log)
+    ok=${1:-0}
+    bad=$((${2:-0} + ${3:-0}))
+    if [ $status = 0 ] && [ $bad = 0 ]; then
+        [ "$ok" -gt 0 ] || ok=1
+        echo "ok      $title ($ok)"
+    else
+        [ "$bad" -gt 0 ] || bad=1
+        echo "FAILED  $title"
+        tail -n 40 $build/log | sed 's/^/        /'
+    fi
+    passed=$((passed + ok))
+    failed=$((failed + bad))
+}
+
+skip() { # title, reason
+    echo "skipped $1: $2"
+    skipped=$((skipped + 1))
+}
+
+sources() { # of a suite
+    case $1 in
+    transport_test) echo "tests/$1.c $parts" ;;
+    *) echo "tests/$1.c" ;;
+    esac
+}
+
+build_and_run() { # program, compiler and its arguments
+    program=$build/$1
+    shift
+    "$@" -o "$program" && timeout 600 "$program"
+}
+
+cross() { # program, emulator, compiler and its arguments
+    program=$build/$1
+    emulator=$2
+    shift 2
+    "$@" -static -o "$program" && timeout 900 "$emulator" "$program"
+}
+
+# shellcheck disable=SC2086,SC2046
+{
+    step "headers alone, every CPU" tests/headers.sh
+    for cc in gcc clang; do
+        cxx=$cc++
+        [ $cc = clang ] || cxx=g++
+        for suite in $suites; do
+            step "$suite, $cc, ASan and UBSan" build_and_run "$suite-$cc" $cc -std=c11 -O1 \
+                $common "$config" $sanitize $(sources $suite) -lcriterion
+        done
+        step "fetch_test, $cc" build_and_run "fetch-$cc" $cc -std=c11 -O1 $common $sanitize \
+            tests/fetch_test.c -lcriterion
+        step "thread_test, $cc, optimised" build_and_run "thread-$cc" $cc -std=c11 -O2 $common \
+            tests/thread_test.c -lcriterion
+        step "thread_test, $cc, TSan" build_and_run "thread-tsan-$cc" $cc -std=c11 -O1 $common \
+            -fsanitize=thread tests/thread_test.c -lcriterion
+        step "demo, $cc, ASan and UBSan" build_and_run "demo-$cc" $cc -std=c11 -O1 $common \
+            "$config" $sanitize $demo
+        step "C++17 round trip, $cc" build_and_run "cxx-$cc" ${cxx} -std=c++17 -O1 $common \
+            "$config" $sanitize tests/cxx_test.cc
+    done
+    for target in s390x-linux-gnu:qemu-s390x-static arm-linux-gnueabihf:qemu-arm-static; do
+        for suite in $suites; do
+            step "$suite, ${target%%:*}" cross "$suite-${target%%:*}" "${target#*:}" \
+                "${target%%:*}-gcc" -std=c11 -O1 $common "$config" -Itests/support/lite \
+                $(sources $suite)
+        done
+        step "demo, ${target%%:*}" cross "demo-${target%%:*}" "${target#*:}" \
+            "${target%%:*}-gcc" -std=c11 -O1 $common "$config" $demo
+    done
+    step "qtest-blk builds, clang" clang -std=c11 -O2 $common $qtest -o $build/qtest-blk-clang
+    step "qtest-blk builds, gcc, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize \
+        $qtest -o $build/qtest-blk
+    step "QEMU's virtio-blk" tests/qemu.sh $build/qtest-blk
+    step "instructions per operation" make -s bench-count CC=gcc
+    step "API documentation" make -s docs
+}
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed = 0 ]

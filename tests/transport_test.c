@@ -1,0 +1,876 @@
+// SPDX-License-Identifier: MIT-0
+/* virtio.h over the emulated function of examples/device, with every register access on record and
+ * faults put in between; and the block front-end on top. */
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "examples/device/blk.h"
+#include "examples/device/function.h"
+#include "examples/driver/blk.h"
+
+enum { GUEST = 0x40000000, GUEST_SIZE = 1 << 20, DATA = 512 << 10, TRACE = 4096, SIZE = 64 };
+
+struct access {
+    bool write;
+    unsigned width;
+    uint32_t offset;
+    uint32_t value;
+};
+
+/* A machine whose registers are on record. `fault` may replace what a read returns. */
+static struct rig {
+    struct function function;
+    struct blkdev disk;
+    struct virtio_drv drv;
+    struct blk blk;
+    struct access trace[TRACE];
+    unsigned traced;
+    bool line;
+    bool stuck; /* the device takes no notice of kicks */
+    bool (*fault)(uint32_t offset, uint32_t *value);
+    unsigned faults;
+    uint8_t medium[64 << 10];
+} rig;
+
+static _Alignas(4096) uint8_t guest[GUEST_SIZE];
+
+static void *map(void *ctx, uint64_t addr, uint32_t len)
+{
+    (void)ctx;
+    if (addr < GUEST || addr - GUEST > GUEST_SIZE || len > GUEST_SIZE - (addr - GUEST))
+        return NULL;
+    return guest + (addr - GUEST);
+}
+
+static void kicked(void *ctx)
+{
+    bool irq;
+
+    (void)ctx;
+    if (rig.stuck)
+        return;
+    if (blkdev_serve(&rig.disk, &rig.function.queue, &irq) != 0)
+        function_needs_reset(&rig.function);
+    else if (irq)
+        function_interrupt(&rig.function, VIRTIO_IRQ_QUEUE);
+}
+
+static void line_changed(void *ctx, bool level)
+{
+    (void)ctx;
+    rig.line = level;
+}
+
+static bool wait_for_line(void *ctx)
+{
+    uint32_t causes;
+
+    (void)ctx;
+    if (!rig.line)
+        return false;
+    causes = virtio_drv_irq_status(&rig.drv);
+    virtio_drv_irq_ack(&rig.drv, causes);
+    return (causes & VIRTIO_IRQ_QUEUE) != 0;
+}
+
+static struct virtio_window inner;
+
+static void record(bool write, uint64_t offset, unsigned width, uint32_t value)
+{
+    struct access access = {write, width, (uint32_t)offset, value};
+
+    if (rig.traced < TRACE)
+        rig.trace[rig.traced++] = access;
+}
+
+static uint32_t traced_read(void *ctx, uint64_t offset, unsigned width)
+{
+    uint32_t value = inner.ops->read(inner.ctx, offset, width);
+
+    (void)ctx;
+    if (rig.fault != NULL && rig.fault((uint32_t)offset, &value))
+        rig.faults++;
+    record(false, offset, width, value);
+    return value;
+}
+
+static void traced_write(void *ctx, uint64_t offset, unsigned width, uint32_t value)
+{
+    (void)ctx;
+    record(true, offset, width, value);
+    inner.ops->write(inner.ctx, offset, width, value);
+}
+
+static struct virtio_window traced_window(unsigned bar)
+{
+    static const struct virtio_window_ops ops = {traced_read, traced_write};
+    struct virtio_window w = function_window(&rig.function, bar);
+
+    if (w.kind != VIRTIO_WINDOW_NONE)
+        inner = w;
+    w.ops = &ops;
+    return w;
+}
+
+static void power_on(enum function_view view)
+{
+    struct function *f = &rig.function;
+
+    memset(&rig, 0, sizeof(rig));
+    memset(guest, 0, sizeof(guest));
+    for (unsigned i = 0; i < sizeof(rig.medium); i++)
+        rig.medium[i] = (uint8_t)(i * 31 + i / 512);
+    rig.disk.data = rig.medium;
+    rig.disk.size = sizeof(rig.medium);
+    rig.disk.map = map;
+    rig.disk.big_endian = VIRTIO_BIG_ENDIAN && view == FUNCTION_PCI_LEGACY;
+    memcpy(rig.disk.id, "serial 1", 9);
+    f->view = view;
+    f->device_type = BLK_DEVICE_TYPE;
+    f->queue_max = SIZE;
+    f->config_length = BLKDEV_CONFIG_SIZE;
+    f->map = map;
+    f->kick = kicked;
+    f->irq = line_changed;
+    virtio_features_add(&f->offered, BLKDEV_FEATURE_FLUSH);
+    virtio_features_add(&f->offered, VIRTIO_FEATURE_INDIRECT_DESC);
+    virtio_features_add(&f->offered, VIRTIO_FEATURE_EVENT_IDX);
+    blkdev_config(&rig.disk, f->config);
+    function_reset(f);
+}
+
+static int take_pci(void)
+{
+    struct virtio_pci_config config = {function_pci_read32, &rig.function};
+    struct virtio_window windows[6];
+    struct virtio_pci_layout layout;
+    struct virtio_pci_bar bars[6];
+
+    function_pci_bars(&rig.function, bars);
+    cr_assert_eq(virtio_pci_scan(&layout, &config, bars, 0), 0);
+    for (unsigned i = 0; i < 6; i++)
+        windows[i] = traced_window(i);
+    return virtio_drv_pci(&rig.drv, &layout, windows);
+}
+
+static int take_mmio(void)
+{
+    struct virtio_window w = traced_window(0);
+
+    return virtio_drv_mmio(&rig.drv, &w);
+}
+
+static void take_device(enum function_view view)
+{
+    power_on(view);
+    cr_assert_eq(view == FUNCTION_MMIO ? take_mmio() : take_pci(), 0);
+}
+
+static int negotiate(void)
+{
+    static const struct virtio_features all = {{~0u, ~0u, ~0u, ~0u}}, none = {{0, 0, 0, 0}};
+    int err = virtio_drv_begin(&rig.drv);
+
+    return err != 0 ? err : virtio_drv_negotiate(&rig.drv, &all, &none);
+}
+
+static struct virtq_slot slots[SIZE];
+static struct virtio_drv_queue queue;
+
+static struct virtio_queue_setup good_setup(void)
+{
+    struct virtio_queue_setup setup = {SIZE, {guest, GUEST, DATA}, slots};
+
+    return setup;
+}
+
+static int start_blk(void)
+{
+    struct blk_setup setup = {.memory = {guest, GUEST, DATA}, .wait = wait_for_line};
+
+    return blk_start(&rig.blk, &rig.drv, &setup);
+}
+
+static struct virtq_seg data(uint32_t offset, uint32_t len)
+{
+    struct virtq_seg seg = {GUEST + DATA + offset, len};
+
+    return seg;
+}
+
+static uint32_t status_offset(enum function_view view)
+{
+    static const uint32_t offsets[] = {VIRTIO_COMMON_DEVICE_STATUS, VIRTIO_LEGACY_DEVICE_STATUS,
+                                       VIRTIO_MMIO_REG_STATUS};
+
+    return offsets[view];
+}
+
+#define EACH_VIEW(view) \
+    for (enum function_view view = FUNCTION_PCI_MODERN; view <= FUNCTION_MMIO; view++)
+
+/* ----- life cycle ----- */
+
+Test(life_cycle, status_bits_are_set_in_order_and_never_cleared)
+{
+    static const uint8_t modern[] = {0, 1, 3, 0xb, 0xf}, legacy[] = {0, 1, 3, 7};
+
+    EACH_VIEW(view) { /* D-STATUS-01, D-STATUS-02, D-INIT-01, D-LEG-02, T-29, T-31 */
+        bool old = view == FUNCTION_PCI_LEGACY;
+        const uint8_t *expected = old ? legacy : modern;
+        unsigned writes = 0;
+
+        take_device(view);
+        cr_assert_eq(negotiate(), 0);
+        virtio_drv_ready(&rig.drv);
+        for (unsigned i = 0; i < rig.traced; i++) {
+            if (!rig.trace[i].write || rig.trace[i].offset != status_offset(view))
+                continue;
+            cr_assert(writes < (old ? sizeof(legacy) : sizeof(modern)));
+            cr_expect_eq(rig.trace[i].value, expected[writes], "write %u: %#x", writes,
+                         rig.trace[i].value);
+            writes++;
+        }
+        cr_expect_eq(writes, old ? sizeof(legacy) : sizeof(modern));
+    }
+}
+
+static bool late_reset(uint32_t offset, uint32_t *value)
+{
+    if (offset != status_offset(rig.function.view) || rig.faults >= 5)
+        return false;
+    *value = 0x0f;
+    return true;
+}
+
+Test(life_cycle, reset_is_waited_for)
+{
+    EACH_VIEW(view) { /* D-RESET-01, D-RESET-02, T-30 */
+        take_device(view);
+        rig.fault = late_reset;
+        cr_expect_eq(virtio_drv_reset(&rig.drv), 0);
+        cr_expect_eq(rig.faults, 5);
+    }
+}
+
+static bool never_reset(uint32_t offset, uint32_t *value)
+{
+    *value = offset == status_offset(rig.function.view) ? 0x0f : *value;
+    return true;
+}
+
+static bool give_up_after_3(void *ctx)
+{
+    return ++*(unsigned *)ctx < 3;
+}
+
+Test(life_cycle, wait_for_reset_ends)
+{
+    unsigned looks = 0;
+
+    take_device(FUNCTION_MMIO);
+    rig.fault = never_reset;
+    rig.drv.relax = give_up_after_3;
+    rig.drv.relax_ctx = &looks;
+    cr_expect_eq(virtio_drv_reset(&rig.drv), VIRTIO_ERR_TIMEOUT);
+    cr_expect_eq(looks, 3);
+    rig.drv.relax = NULL;
+    cr_expect_eq(virtio_drv_begin(&rig.drv), VIRTIO_ERR_TIMEOUT);
+}
+
+static bool all_ones(uint32_t offset, uint32_t *value)
+{
+    (void)offset;
+    *value = 0xffffffff;
+    return true;
+}
+
+Test(life_cycle, unplugged_device_is_told_apart)
+{
+    take_device(FUNCTION_PCI_MODERN);
+    rig.fault = all_ones;
+    cr_expect_eq(virtio_drv_reset(&rig.drv), VIRTIO_ERR_GONE);
+    cr_expect(virtio_drv_needs_reset(&rig.drv));
+}
+
+/* ----- features ----- */
+
+Test(features, only_what_is_offered_wanted_and_known_is_accepted)
+{
+    EACH_VIEW(view) { /* D-FEAT-01, D-FEAT-02, D-FEAT-05, D-FEAT-06, D-LEG-10, T-12, T-37 */
+        take_device(view);
+        for (unsigned word = 0; word < 4; word++)
+            rig.function.offered.word[word] = ~0u;
+        cr_assert_eq(negotiate(), 0);
+        cr_expect_eq(rig.function.accepted.word[0],
+                     view == FUNCTION_PCI_LEGACY ? 0x38ffffffu : 0x30ffffffu, "%#x",
+                     rig.function.accepted.word[0]);
+        cr_expect_eq(rig.function.accepted.word[1],
+                     view == FUNCTION_PCI_LEGACY ? 0 : 0xfffc0003u, "%#x",
+                     rig.function.accepted.word[1]);
+        cr_expect_eq(rig.function.accepted.word[2], view == FUNCTION_PCI_LEGACY ? 0 : ~0u);
+        cr_expect_eq(memcmp(&rig.drv.accepted, &rig.function.accepted, 16), 0);
+    }
+}
+
+Test(features, version_1_is_accepted_unasked)
+{
+    static const struct virtio_features none = {{0, 0, 0, 0}};
+
+    take_device(FUNCTION_PCI_MODERN); /* D-FEAT-06, T-33 */
+    cr_assert_eq(virtio_drv_begin(&rig.drv), 0);
+    cr_assert_eq(virtio_drv_negotiate(&rig.drv, &none, &none), 0);
+    cr_expect_eq(rig.function.accepted.word[1], 1);
+    cr_expect_eq(rig.function.accepted.word[0], 0);
+}
+
+Test(features, missing_required_feature_fails_the_device)
+{
+    static const struct virtio_features none = {{0, 0, 0, 0}}, ro = {{1u << 5, 0, 0, 0}};
+
+    take_device(FUNCTION_MMIO); /* D-FEAT-04, D-INIT-05 */
+    cr_assert_eq(virtio_drv_begin(&rig.drv), 0);
+    cr_expect_eq(virtio_drv_negotiate(&rig.drv, &none, &ro), VIRTIO_ERR_REQUIRED);
+    cr_expect_eq(rig.function.status, 0x83);
+}
+
+Test(features, modern_transport_needs_version_1)
+{
+    static const struct virtio_features none = {{0, 0, 0, 0}};
+
+    take_device(FUNCTION_PCI_MODERN);
+    cr_assert_eq(virtio_drv_begin(&rig.drv), 0);
+    rig.drv.offered.word[1] = 0;
+    cr_expect_eq(virtio_drv_negotiate(&rig.drv, &none, &none), VIRTIO_ERR_NOT_MODERN);
+    cr_expect(rig.function.status & VIRTIO_STATUS_FAILED);
+}
+
+static bool refuse_features(uint32_t offset, uint32_t *value)
+{
+    if (offset == status_offset(rig.function.view))
+        *value &= ~(uint32_t)VIRTIO_STATUS_FEATURES_OK;
+    return true;
+}
+
+Test(features, refused_set_is_an_error_and_failed)
+{
+    take_device(FUNCTION_MMIO); /* D-INIT-04, T-31 */
+    rig.fault = refuse_features;
+    cr_expect_eq(negotiate(), VIRTIO_ERR_FEATURES);
+    cr_expect(rig.function.status & VIRTIO_STATUS_FAILED);
+}
+
+/* ----- configuration ----- */
+
+static const struct virtio_config_field capacity = {0, 8};
+
+/* Between the two halves of the capacity the disk grows past 2^32 sectors. */
+static bool grow_between_halves(uint32_t offset, uint32_t *value)
+{
+    static const uint32_t config_at[] = {0x2000, VIRTIO_LEGACY_CONFIG, VIRTIO_MMIO_REG_CONFIG};
+
+    (void)value;
+    if (offset != config_at[rig.function.view] || rig.faults != 0)
+        return false;
+    rig.function.config[rig.disk.big_endian ? 3 : 4] = 1;
+    rig.function.generation++;
+    return true;
+}
+
+Test(config, torn_value_is_read_again)
+{
+    EACH_VIEW(view) { /* D-CFG-01, D-CFG-02, D-LEG-07, T-36 */
+        uint64_t value = 0;
+
+        take_device(view);
+        memset(rig.function.config, 0xff, 4);
+        memset(rig.function.config + 4, 0, 4);
+        if (rig.disk.big_endian) {
+            memset(rig.function.config, 0, 4);
+            memset(rig.function.config + 4, 0xff, 4);
+        }
+        rig.fault = grow_between_halves;
+        cr_assert_eq(virtio_drv_config_read(&rig.drv, &capacity, 1, &value), 0);
+        cr_expect_eq(rig.faults, 1);
+        cr_expect_eq(value, 0x1ffffffff, "%#llx", (unsigned long long)value);
+    }
+}
+
+static bool always_changing(uint32_t offset, uint32_t *value)
+{
+    (void)offset;
+    (void)value;
+    rig.function.generation++;
+    rig.function.config[0]++;
+    return true;
+}
+
+Test(config, device_that_keeps_changing_is_an_error)
+{
+    EACH_VIEW(view) {
+        uint64_t value;
+
+        take_device(view);
+        rig.fault = always_changing;
+        cr_expect_eq(virtio_drv_config_read(&rig.drv, &capacity, 1, &value),
+                     VIRTIO_ERR_CONFIG_UNSTABLE);
+    }
+}
+
+Test(config, fields_have_their_width_and_their_bounds)
+{
+    static const struct virtio_config_field fields[] = {{0, 1}, {2, 2}, {4, 4}, {8, 8}};
+    static const struct virtio_config_field outside[] = {{0x100, 1}, {0xfd, 4}, {0xf9, 8}};
+    uint64_t values[4];
+
+    take_device(FUNCTION_MMIO); /* D-CFG-05, D-MMIO-03 */
+    for (uint8_t i = 0; i < 16; i++)
+        rig.function.config[i] = i;
+    rig.traced = 0;
+    cr_assert_eq(virtio_drv_config_read(&rig.drv, fields, 4, values), 0);
+    cr_expect_eq(values[0], 0);
+    cr_expect_eq(values[1], 0x0302);
+    cr_expect_eq(values[2], 0x07060504);
+    cr_expect_eq(values[3], 0x0f0e0d0c0b0a0908);
+    for (unsigned i = 0; i < rig.traced; i++)
+        cr_expect_eq(rig.trace[i].offset % rig.trace[i].width, 0);
+    for (unsigned i = 0; i < 3; i++)
+        cr_expect_eq(virtio_drv_config_read(&rig.drv, &outside[i], 1, values),
+                     VIRTIO_ERR_CONFIG_RANGE);
+}
+
+Test(config, legacy_place_follows_msix)
+{
+    uint64_t value = 0;
+
+    take_device(FUNCTION_PCI_LEGACY); /* L-PLEG-05, R-17, T-17 */
+    for (int on = 1; on >= 0; on--) {
+        rig.function.msix_on = on != 0;
+        virtio_drv_pci_msix(&rig.drv, on != 0);
+        cr_assert_eq(virtio_drv_config_read(&rig.drv, &capacity, 1, &value), 0);
+        cr_expect_eq(value, 128, "MSI-X %d: %llu", on, (unsigned long long)value);
+    }
+}
+
+/* ----- queues ----- */
+
+Test(queues, set_up_on_every_transport)
+{
+    EACH_VIEW(view) { /* D-COM-03, D-MMIO-11, D-PLEG-06 */
+        struct virtio_queue_setup setup = good_setup();
+        struct virtq_offsets at =
+            virtq_split_offsets(SIZE, view == FUNCTION_PCI_LEGACY ? 4096 : VIRTIO_RING_ALIGN);
+
+        take_device(view);
+        cr_assert_eq(negotiate(), 0);
+        cr_assert_eq(virtio_drv_queue_size(&rig.drv, 0), SIZE);
+        cr_assert_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup), 0);
+        cr_expect(rig.function.queue_enabled);
+        cr_expect_eq(rig.function.queue_size, SIZE);
+        cr_expect_eq(rig.function.queue_address[0], GUEST);
+        cr_expect_eq(rig.function.queue_address[1], GUEST + at.driver);
+        cr_expect_eq(rig.function.queue_address[2], GUEST + at.device);
+        cr_expect_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup), VIRTIO_ERR_QUEUE_BUSY);
+        cr_expect_eq(virtio_drv_queue_setup(&rig.drv, &queue, 1, &setup), VIRTIO_ERR_NO_QUEUE);
+    }
+}
+
+Test(queues, busy_queue_keeps_its_memory)
+{
+    struct virtio_queue_setup setup = good_setup();
+
+    take_device(FUNCTION_MMIO);
+    cr_assert_eq(negotiate(), 0);
+    cr_assert_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup), 0);
+    guest[0] = 0xaa;
+    cr_expect_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup), VIRTIO_ERR_QUEUE_BUSY);
+    cr_expect_eq(guest[0], 0xaa);
+}
+
+Test(queues, wrong_sizes_and_memory_are_refused)
+{
+    EACH_VIEW(view) { /* D-COM-02, D-LEG-04, D-MMIO-05, T-84, T-90 */
+        struct virtio_queue_setup setup = good_setup();
+        bool old = view == FUNCTION_PCI_LEGACY;
+
+        take_device(view);
+        cr_assert_eq(negotiate(), 0);
+        setup.num = 2 * SIZE;
+        cr_expect_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup), VIRTIO_ERR_QUEUE_SIZE);
+        setup.num = 48;
+        cr_expect_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup), VIRTQ_ERR_SIZE);
+        setup = good_setup();
+        setup.memory.length = virtio_drv_queue_bytes(&rig.drv, SIZE) - 1;
+        cr_expect_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup),
+                     VIRTIO_ERR_QUEUE_MEMORY);
+        setup = good_setup();
+        setup.memory.device += 16;
+        cr_expect_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup),
+                     VIRTIO_ERR_QUEUE_MEMORY);
+        cr_expect_not(rig.function.queue_enabled);
+        setup = good_setup();
+        setup.num = SIZE / 2;
+        cr_expect_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup),
+                     old ? VIRTIO_ERR_QUEUE_SIZE : 0);
+    }
+}
+
+Test(queues, legacy_page_number_has_32_bits)
+{
+    struct virtio_queue_setup setup = good_setup();
+
+    take_device(FUNCTION_PCI_LEGACY); /* D-PLEG-06, T-93 */
+    cr_assert_eq(negotiate(), 0);
+    setup.memory.device = (uint64_t)1 << 44;
+    cr_expect_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup), VIRTIO_ERR_QUEUE_MEMORY);
+    setup.memory.device = 0;
+    cr_expect_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup), VIRTIO_ERR_QUEUE_MEMORY);
+}
+
+static bool shrink_queue(uint32_t offset, uint32_t *value)
+{
+    if (offset == VIRTIO_COMMON_QUEUE_SIZE && rig.faults++ != 0)
+        *value = 8;
+    return false;
+}
+
+Test(queues, size_that_does_not_read_back_is_refused)
+{
+    struct virtio_queue_setup setup = good_setup();
+
+    take_device(FUNCTION_PCI_MODERN);
+    cr_assert_eq(negotiate(), 0);
+    rig.fault = shrink_queue;
+    cr_expect_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup), VIRTIO_ERR_QUEUE_SIZE);
+    cr_expect_not(rig.function.queue_enabled);
+}
+
+Test(queues, device_that_does_not_enable_is_refused)
+{
+    struct virtio_queue_setup setup = good_setup();
+
+    setup.memory.device = GUEST + GUEST_SIZE; /* no memory there */
+    take_device(FUNCTION_MMIO);
+    cr_assert_eq(negotiate(), 0);
+    cr_expect_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup), VIRTIO_ERR_QUEUE_REFUSED);
+}
+
+/* ----- notify ----- */
+
+static uint32_t fake_notify_off;
+
+static bool notify_off(uint32_t offset, uint32_t *value)
+{
+    if (offset == VIRTIO_COMMON_QUEUE_NOTIFY_OFF)
+        *value = fake_notify_off;
+    return false;
+}
+
+Test(notify, address_is_queue_notify_off_times_multiplier)
+{
+    static const struct {
+        uint32_t off, multiplier, at;
+        int err;
+    } cases[] = {
+        {0, 4, 0x3000, 0},        {3, 4, 0x300c, 0},       {7, 0, 0x3000, 0},
+        {1, 2, 0x3002, 0},        {0x7ff, 2, 0x3ffe, 0},   {0x800, 2, 0, VIRTIO_ERR_NOTIFY},
+        {1, 4096, 0, VIRTIO_ERR_NOTIFY}, {0xffff, 0xffffffff, 0, VIRTIO_ERR_NOTIFY},
+        {1, 3, 0, VIRTIO_ERR_NOTIFY},
+    };
+
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct virtio_queue_setup setup = good_setup(); /* L-NTF-01, D-NTF-01, D-NTF-02, T-20, T-21 */
+
+        take_device(FUNCTION_PCI_MODERN);
+        cr_assert_eq(negotiate(), 0);
+        rig.fault = notify_off;
+        fake_notify_off = cases[i].off;
+        rig.drv.notify_multiplier = cases[i].multiplier;
+        cr_assert_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup), cases[i].err, "case %u",
+                     i);
+        cr_expect_eq(rig.function.queue_enabled, cases[i].err == 0);
+        if (cases[i].err == 0)
+            cr_expect_eq(queue.notify.address, cases[i].at, "case %u", i);
+    }
+}
+
+Test(notify, kick_is_one_write_of_the_right_width)
+{
+    static const struct access expected[] = {
+        {true, 2, 0x3000, 0}, {true, 2, VIRTIO_LEGACY_QUEUE_NOTIFY, 0},
+        {true, 4, VIRTIO_MMIO_REG_QUEUE_NOTIFY, 0}};
+
+    EACH_VIEW(view) { /* D-NOTE-01, L-NOTE-01, D-MMIO-02 */
+        struct virtio_queue_setup setup = good_setup();
+
+        take_device(view);
+        rig.stuck = true;
+        cr_assert_eq(negotiate(), 0);
+        cr_assert_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup), 0);
+        virtio_drv_ready(&rig.drv);
+        rig.traced = 0;
+        virtio_drv_kick(&queue); /* nothing published: no access */
+        cr_assert_eq(rig.traced, 0);
+        cr_assert_eq(virtq_driver_add_writable(&queue.ring, data(0, 16), NULL), 0);
+        virtq_driver_publish(&queue.ring);
+        virtio_drv_kick(&queue);
+        virtio_drv_kick(&queue);
+        cr_assert_eq(rig.traced, 1);
+        cr_expect_eq(rig.trace[0].write, true);
+        cr_expect_eq(rig.trace[0].width, expected[view].width);
+        cr_expect_eq(rig.trace[0].offset, expected[view].offset);
+        cr_expect_eq(rig.trace[0].value, 0);
+    }
+}
+
+Test(notify, setting_up_never_kicks)
+{
+    EACH_VIEW(view) { /* D-INIT-06, T-32 */
+        static const uint32_t at[] = {0x3000, VIRTIO_LEGACY_QUEUE_NOTIFY,
+                                      VIRTIO_MMIO_REG_QUEUE_NOTIFY};
+
+        take_device(view);
+        cr_assert_eq(start_blk(), 0);
+        for (unsigned i = 0; i < rig.traced; i++)
+            cr_expect_not(rig.trace[i].write && rig.trace[i].offset == at[view]);
+    }
+}
+
+/* ----- interrupts ----- */
+
+Test(irq, causes_are_read_and_acknowledged)
+{
+    EACH_VIEW(view) { /* V-ISR-03, D-ISR-02, D-MMIO-08, T-39, T-83, T-95 */
+        take_device(view);
+        function_interrupt(&rig.function, 0x82);
+        rig.traced = 0;
+        cr_expect_eq(virtio_drv_irq_status(&rig.drv), VIRTIO_IRQ_CONFIG);
+        cr_expect_eq(rig.line, view == FUNCTION_MMIO);
+        virtio_drv_irq_ack(&rig.drv, VIRTIO_IRQ_CONFIG);
+        cr_expect_eq(rig.function.isr, view == FUNCTION_MMIO ? 0x80 : 0);
+        cr_expect_eq(rig.traced, view == FUNCTION_MMIO ? 2 : 1);
+    }
+}
+
+/* ----- virtio-mmio probe ----- */
+
+static uint32_t mmio_registers[3];
+
+static bool mmio_fault(uint32_t offset, uint32_t *value)
+{
+    if (offset < 12)
+        *value = mmio_registers[offset / 4];
+    return false;
+}
+
+Test(mmio, probe_tells_slots_apart)
+{
+    static const struct {
+        uint32_t registers[3];
+        unsigned reads;
+        int err;
+    } cases[] = {{{0x74726976, 2, 2}, 3, 0},
+                 {{0x74726976, 2, 0}, 3, VIRTIO_ERR_NO_DEVICE},
+                 {{0x74726976, 1, 2}, 2, VIRTIO_ERR_VERSION},
+                 {{0x74726976, 3, 2}, 2, VIRTIO_ERR_VERSION},
+                 {{0x76697274, 2, 2}, 1, VIRTIO_ERR_MAGIC},
+                 {{0xffffffff, 0xffffffff, 0xffffffff}, 1, VIRTIO_ERR_MAGIC}};
+
+    for (unsigned i = 0; i < 6; i++) { /* D-MMIO-01, T-82 */
+        power_on(FUNCTION_MMIO);
+        memcpy(mmio_registers, cases[i].registers, sizeof(mmio_registers));
+        rig.fault = mmio_fault;
+        cr_expect_eq(take_mmio(), cases[i].err, "case %u", i);
+        cr_expect_eq(rig.traced, cases[i].reads, "case %u: %u reads", i, rig.traced);
+    }
+}
+
+Test(mmio, control_registers_are_accessed_as_32_bits)
+{
+    take_device(FUNCTION_MMIO); /* D-MMIO-02, T-81 */
+    cr_assert_eq(start_blk(), 0);
+    for (unsigned i = 0; i < rig.traced; i++)
+        cr_expect(rig.trace[i].width == 4 || rig.trace[i].offset >= VIRTIO_MMIO_REG_CONFIG);
+}
+
+/* ----- windows ----- */
+
+Test(window, mmio_registers_are_little_endian)
+{
+    static _Alignas(8) uint8_t memory[16];
+    struct virtio_window w = {(uintptr_t)memory, sizeof(memory), VIRTIO_WINDOW_MMIO, NULL, NULL};
+    struct virtio_window sub = virtio_window_sub(&w, 8, 8);
+
+    virtio_window_write8(&w, 0, 0x12);
+    virtio_window_write16(&w, 2, 0x3456);
+    virtio_window_write32(&w, 4, 0x789abcde);
+    virtio_window_write64(&sub, 0, 0x0123456789abcdef);
+    cr_expect_eq(memcmp(memory, "\x12\x00\x56\x34\xde\xbc\x9a\x78\xef\xcd\xab\x89\x67\x45\x23\x01",
+                        16),
+                 0);
+    cr_expect_eq(virtio_window_read8(&w, 0), 0x12);
+    cr_expect_eq(virtio_window_read16(&w, 2), 0x3456);
+    cr_expect_eq(virtio_window_read32(&w, 4), 0x789abcde);
+    cr_expect_eq(virtio_window_read32(&sub, 4), 0x01234567);
+}
+
+Test(window, notify_store_is_little_endian)
+{
+    static _Alignas(4) uint8_t memory[4];
+    struct virtio_notify notify = {(uintptr_t)memory, 0x1234, VIRTIO_WINDOW_MMIO, 2, NULL, NULL};
+
+    memset(memory, 0xff, 4);
+    virtio_notify_send(&notify);
+    cr_expect_eq(memcmp(memory, "\x34\x12\xff\xff", 4), 0);
+    notify.width = 4;
+    virtio_notify_send(&notify);
+    cr_expect_eq(memcmp(memory, "\x34\x12\x00\x00", 4), 0);
+}
+
+Test(window, unusable_windows_are_refused)
+{
+    static const struct virtio_window none = {0, 0, VIRTIO_WINDOW_NONE, NULL, NULL},
+                                      no_ops = {0, 512, VIRTIO_WINDOW_CALLER, NULL, NULL};
+    struct virtio_window port = {0, 19, VIRTIO_WINDOW_PORT, NULL, NULL};
+
+    memset(&rig.drv, 0, sizeof(rig.drv));
+    cr_expect_eq(virtio_drv_mmio(&rig.drv, &none), VIRTIO_ERR_WINDOW);
+    cr_expect_eq(virtio_drv_mmio(&rig.drv, &no_ops), VIRTIO_ERR_WINDOW);
+    cr_expect_eq(virtio_drv_pci_legacy(&rig.drv, &port, false), VIRTIO_ERR_WINDOW);
+    port.length = 64;
+    cr_expect_eq(virtio_drv_pci_legacy(&rig.drv, &port, false),
+                 VIRTIO_HAVE_PORT ? 0 : VIRTIO_ERR_WINDOW);
+}
+
+Test(names, every_error_has_its_own_text)
+{
+    static const int last[][2] = {{VIRTQ_ERR_AVAIL_HEAD, VIRTQ_ERR_SIZE},
+                                  {VIRTQ_ERR_INDIRECT_MAP, VIRTQ_ERR_CHAIN_NEXT},
+                                  {VIRTIO_PCI_ERR_INCOMPLETE, VIRTIO_PCI_ERR_NO_DEVICE},
+                                  {VIRTIO_ERR_QUEUE_REFUSED, VIRTIO_ERR_NO_DEVICE},
+                                  {BLK_ERR_DEVICE, BLK_ERR_IO}};
+
+    for (unsigned i = 0; i < 5; i++) {
+        for (int err = last[i][0]; err <= last[i][1]; err++) {
+            cr_expect(strcmp(blk_err_name(err), "unknown error") != 0, "%d", err);
+            cr_expect(err == last[i][0] ||
+                      strcmp(blk_err_name(err), blk_err_name(err - 1)) != 0);
+        }
+    }
+    cr_expect_eq(strcmp(virtio_err_name(12345), "unknown error"), 0);
+}
+
+Test(names, device_type_from_pci_ids)
+{
+    cr_expect_eq(virtio_pci_device_type(0x1af4, 0x1042, 0), 2); /* D-PCI-01, L-PCI-01 */
+    cr_expect_eq(virtio_pci_device_type(0x1af4, 0x1001, 2), 2);
+    cr_expect_eq(virtio_pci_device_type(0x1af4, 0x1080, 2), 0);
+    cr_expect_eq(virtio_pci_device_type(0x1af4, 0x0fff, 2), 0);
+    cr_expect_eq(virtio_pci_device_type(0x8086, 0x1042, 2), 0);
+}
+
+/* ----- the block front-end over all of it ----- */
+
+Test(blk, reads_writes_flushes_and_names)
+{
+    EACH_VIEW(view) {
+        char id[BLK_ID_SIZE + 1];
+
+        take_device(view);
+        cr_assert_eq(start_blk(), 0);
+        cr_assert_eq(rig.blk.capacity, 128);
+        cr_assert_eq(blk_read(&rig.blk, 3, data(0, 1024)), 0);
+        cr_expect_eq(memcmp(guest + DATA, rig.medium + 3 * 512, 1024), 0);
+        memset(guest + DATA, 0x5a, 512);
+        cr_assert_eq(blk_write(&rig.blk, 127, data(0, 512)), 0);
+        cr_expect_eq(memcmp(rig.medium + 127 * 512, guest + DATA, 512), 0);
+        cr_expect_eq(blk_flush(&rig.blk), 0);
+        cr_assert_eq(blk_get_id(&rig.blk, id), 0);
+        cr_expect_str_eq(id, "serial 1");
+        cr_expect_eq(blk_stop(&rig.blk), 0);
+        cr_expect_eq(rig.function.status, 0);
+    }
+}
+
+Test(blk, bad_requests_do_not_reach_the_device)
+{
+    struct virtq_seg many[BLK_DATA_SEGS + 1];
+
+    take_device(FUNCTION_PCI_MODERN);
+    cr_assert_eq(start_blk(), 0);
+    for (unsigned i = 0; i <= BLK_DATA_SEGS; i++)
+        many[i] = data(0, 512);
+    cr_expect_eq(blk_read(&rig.blk, 128, data(0, 512)), BLK_ERR_RANGE);
+    cr_expect_eq(blk_read(&rig.blk, 127, data(0, 1024)), BLK_ERR_RANGE);
+    cr_expect_eq(blk_read(&rig.blk, UINT64_MAX, data(0, 512)), BLK_ERR_RANGE);
+    cr_expect_eq(blk_read(&rig.blk, 0, data(0, 100)), BLK_ERR_RANGE);
+    cr_expect_eq(blk_submit(&rig.blk, BLK_READ, 0, many, BLK_DATA_SEGS + 1, NULL),
+                 BLK_ERR_SEGMENTS);
+    cr_expect_eq(blk_submit(&rig.blk, BLK_READ, 0, many, 0, NULL), BLK_ERR_SEGMENTS);
+    rig.blk.read_only = true;
+    cr_expect_eq(blk_write(&rig.blk, 0, data(0, 512)), BLK_ERR_READ_ONLY);
+    cr_expect_eq(rig.disk.served, 0);
+}
+
+Test(blk, errors_of_the_device_come_through)
+{
+    take_device(FUNCTION_PCI_MODERN);
+    cr_assert_eq(start_blk(), 0);
+    rig.disk.size = 512; /* the medium shrank */
+    cr_expect_eq(blk_read(&rig.blk, 1, data(0, 512)), BLK_ERR_IO);
+    cr_expect_eq(blk_submit(&rig.blk, (enum blk_type)99, 0, NULL, 0, NULL), 0);
+    cr_expect_eq(blk_drain(&rig.blk), BLK_ERR_UNSUPPORTED);
+    rig.stuck = true;
+    cr_expect_eq(blk_read(&rig.blk, 0, data(0, 512)), BLK_ERR_TIMEOUT);
+}
+
+Test(blk, sixteen_requests_and_no_more)
+{
+    struct blk_result result;
+    struct virtq_seg seg;
+    int cookies[BLK_DEPTH];
+    unsigned done = 0;
+
+    take_device(FUNCTION_MMIO);
+    cr_assert_eq(start_blk(), 0);
+    for (unsigned i = 0; i < BLK_DEPTH; i++) {
+        seg = data(i * 512, 512);
+        cr_assert_eq(blk_submit(&rig.blk, BLK_READ, i, &seg, 1, &cookies[i]), 0);
+    }
+    cr_expect_eq(blk_submit(&rig.blk, BLK_READ, 0, &seg, 1, NULL), BLK_ERR_BUSY);
+    cr_expect_eq(blk_complete(&rig.blk, &result), 0, "nothing before the kick");
+    blk_kick(&rig.blk);
+    while (blk_complete(&rig.blk, &result) == 1) {
+        cr_expect_eq(result.error, 0);
+        cr_expect_eq((int *)result.cookie - cookies, (long)done);
+        done++;
+    }
+    cr_expect_eq(done, BLK_DEPTH);
+    cr_expect_eq(memcmp(guest + DATA, rig.medium, BLK_DEPTH * 512), 0);
+}
+
+Test(blk, hostile_device_breaks_the_queue_only)
+{
+    uint8_t *used;
+
+    take_device(FUNCTION_PCI_MODERN);
+    cr_assert_eq(start_blk(), 0);
+    rig.stuck = true;
+    used = map(NULL, rig.function.queue_address[2], 4);
+    used[2] = used[3] = 0x77;
+    cr_expect_eq(blk_read(&rig.blk, 0, data(0, 512)), VIRTQ_ERR_USED_IDX);
+    cr_expect_eq(blk_read(&rig.blk, 0, data(0, 512)), VIRTQ_ERR_BROKEN);
+}
+
+Test(blk, hostile_driver_makes_the_device_ask_for_a_reset)
+{
+    uint8_t *avail;
+
+    take_device(FUNCTION_PCI_MODERN); /* V-STATUS-02, V-STATUS-03 */
+    cr_assert_eq(start_blk(), 0);
+    avail = map(NULL, rig.function.queue_address[1], 4);
+    avail[2] = avail[3] = 0x77;
+    virtio_notify_send(&rig.blk.queue.notify);
+    cr_expect(virtio_drv_needs_reset(&rig.drv));
+    cr_expect_eq(virtio_drv_irq_status(&rig.drv), VIRTIO_IRQ_CONFIG);
+}
