@@ -718,6 +718,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_config_read(const struct virtio_dr
         if (drv->config.kind == VIRTIO_WINDOW_NONE || fields[i].width > drv->config.length ||
             fields[i].offset > drv->config.length - fields[i].width)
             return VIRTIO_ERR_CONFIG_RANGE;
+        values[i] = 0;
     }
     for (unsigned tries = 0; tries < VIRTIO_CONFIG_TRIES; tries++) {
         uint32_t before = generation != NULL ? generation(drv) : 0;

@@ -84,19 +84,24 @@ cross() { # program, emulator, compiler and its arguments
         done
         step "fetch_test, $cc" build_and_run "fetch-$cc" $cc -std=c11 -O1 $common $sanitize \
             tests/fetch_test.c -lcriterion
-        step "thread_test, $cc, optimised" build_and_run "thread-$cc" $cc -std=c11 -O2 $common \
-            tests/thread_test.c -lcriterion
-        step "thread_test, $cc, TSan" build_and_run "thread-tsan-$cc" $cc -std=c11 -O1 $common \
-            -fsanitize=thread tests/thread_test.c -lcriterion
         step "demo, $cc, ASan and UBSan" build_and_run "demo-$cc" $cc -std=c11 -O1 $common \
             "$config" $sanitize $demo
         step "C++17 round trip, $cc" build_and_run "cxx-$cc" ${cxx} -std=c++17 -O1 $common \
             "$config" $sanitize tests/cxx_test.cc
     done
+    # The same C sources read as C++17: what only C allows is let through in them; the headers are
+    # held to the full warning set in C++ above.
+    for suite in $suites; do
+        step "$suite as C++17, g++, ASan and UBSan" build_and_run "$suite-cxx" g++ -x c++ \
+            -std=c++17 -fpermissive -w '-D_Alignas(n)=__attribute__((aligned(n)))' -O1 -g -I. \
+            "$config" $sanitize $(sources $suite) -lcriterion
+    done
+    # Criterion's stand-in ends a failed test with longjmp, which gcc does not see.
+    lite="-Itests/support/lite -Wno-maybe-uninitialized"
     for target in s390x-linux-gnu:qemu-s390x-static arm-linux-gnueabihf:qemu-arm-static; do
         for suite in $suites; do
             step "$suite, ${target%%:*}" cross "$suite-${target%%:*}" "${target#*:}" \
-                "${target%%:*}-gcc" -std=c11 -O1 $common "$config" -Itests/support/lite \
+                "${target%%:*}-gcc" -std=c11 -O1 $common "$config" $lite \
                 $(sources $suite)
         done
         step "demo, ${target%%:*}" cross "demo-${target%%:*}" "${target#*:}" \

@@ -207,7 +207,8 @@ static uint32_t status_offset(enum function_view view)
 }
 
 #define EACH_VIEW(view) \
-    for (enum function_view view = FUNCTION_PCI_MODERN; view <= FUNCTION_MMIO; view++)
+    for (enum function_view view = FUNCTION_PCI_MODERN; view <= FUNCTION_MMIO; \
+         view = (enum function_view)(view + 1))
 
 /* ----- life cycle ----- */
 
