@@ -84,6 +84,8 @@ cross() { # program, emulator, compiler and its arguments
         done
         step "fetch_test, $cc" build_and_run "fetch-$cc" $cc -std=c11 -O1 $common $sanitize \
             tests/fetch_test.c -lcriterion
+        step "thread_test, $cc, optimised" build_and_run "thread-$cc" $cc -std=c11 -O2 $common \
+            tests/thread_test.c -lcriterion
         step "demo, $cc, ASan and UBSan" build_and_run "demo-$cc" $cc -std=c11 -O1 $common \
             "$config" $sanitize $demo
         step "C++17 round trip, $cc" build_and_run "cxx-$cc" ${cxx} -std=c++17 -O1 $common \
