@@ -2,9 +2,9 @@
 /*
  * Starts QEMU and speaks the qtest protocol with it; see qtest.h.
  *
- * Everything QEMU needs from us is an inherited descriptor: one end of a socket pair for the protocol,
- * anonymous files for RAM, firmware and its messages. So there is no path to collide on or to clean up,
- * and the end of either process shows at the other as the end of the stream.
+ * Everything QEMU needs from us is an inherited descriptor: one end of a socket pair for the
+ * protocol, anonymous files for RAM, firmware and its messages. So there is no path to collide on
+ * or to clean up, and the end of either process shows at the other as the end of the stream.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* memfd_create, pipe2 */
@@ -113,7 +113,8 @@ static bool reap(struct qtest *q, int timeout_ms, int *status)
     }
 }
 
-/* Cuts `text` down to the line that tells most: the first one that is no warning, else the first. */
+/* Cuts `text` down to the line that tells most: the first one that is no warning, else the first.
+ */
 static const char *telling_line(char *text)
 {
     char *rest = text;
@@ -129,22 +130,17 @@ static const char *telling_line(char *text)
 /* The stream from QEMU ended or broke: finds out why. */
 static int connection_lost(struct qtest *q)
 {
+    int status = 0;
+    /* First, because the last words may come after the end of the stream. */
+    const bool gone = reap(q, EXIT_WAIT_MS, &status);
     char text[400];
     const ssize_t got = pread(q->log, text, sizeof text - 1, 0);
     const char *line;
-    int status;
 
     text[got > 0 ? got : 0] = '\0';
     line = telling_line(text);
-    if (!reap(q, EXIT_WAIT_MS, &status))
+    if (!gone)
         return fail(q, "QEMU closed the qtest connection but still runs: %s", line);
-    /* It may have printed its last words after the stream ended. */
-    if (got <= 0) {
-        const ssize_t late = pread(q->log, text, sizeof text - 1, 0);
-
-        text[late > 0 ? late : 0] = '\0';
-        line = telling_line(text);
-    }
     if (WIFSIGNALED(status))
         return fail(q, "QEMU was killed by signal %d: %s", WTERMSIG(status), line);
     return fail(q, "QEMU exited with status %d: %s", WEXITSTATUS(status), line);
@@ -174,7 +170,8 @@ void qtest_stop(struct qtest *q)
     (void)fail(q, "QEMU was stopped");
 }
 
-/* ---- The protocol: one line per command, one per reply, IRQ lines at any time ------------------ */
+/* ---- The protocol: one line per command, one per reply, IRQ lines at any time ------------------
+ */
 
 /* Moves the first complete line of rx to `line`. Returns whether there was one. */
 static bool take_line(struct qtest *q, char *line)
@@ -205,8 +202,9 @@ static int fill(struct qtest *q, int64_t deadline)
             return 0;
         if (ready < 0 && errno != EINTR)
             return fail(q, "poll on the qtest connection: %s", strerror(errno));
-        got = ready < 0 ? -1
-                        : recv(q->socket, q->rx + q->rx_used, sizeof q->rx - q->rx_used, MSG_DONTWAIT);
+        got = ready < 0
+                  ? -1
+                  : recv(q->socket, q->rx + q->rx_used, sizeof q->rx - q->rx_used, MSG_DONTWAIT);
         if (got > 0) {
             q->rx_used += (size_t)got;
             return 1;
@@ -217,8 +215,8 @@ static int fill(struct qtest *q, int64_t deadline)
 }
 
 /*
- * Gets the next line, of up to sizeof q->rx bytes with its NUL. Returns 1, 0 when none came before the
- * deadline, or -1.
+ * Gets the next line, of up to sizeof q->rx bytes with its NUL. Returns 1, 0 when none came before
+ * the deadline, or -1.
  */
 static int next_line(struct qtest *q, char *line, int64_t deadline)
 {
@@ -338,10 +336,13 @@ size_t qtest_ram_size(const struct qtest *q)
     return q->ram_size;
 }
 
-/* ---- Interrupt lines --------------------------------------------------------------------------- */
+/* ---- Interrupt lines ---------------------------------------------------------------------------
+ */
 
 int qtest_irq_intercept(struct qtest *q)
 {
+    /* Channel 0 of the timer to mode 1, without a trigger: it comes to rest low. */
+    qtest_out(q, 0x43, 1, 0x32);
     (void)ask(q, "irq_intercept_in ioapic\n");
     return q->error[0] == '\0' ? 0 : -1;
 }
@@ -374,14 +375,16 @@ bool qtest_irq_level(const struct qtest *q, unsigned line)
     return line < QTEST_IRQ_LINES && (q->irq_level >> line & 1) != 0;
 }
 
-/* ---- The start of QEMU ------------------------------------------------------------------------- */
+/* ---- The start of QEMU -------------------------------------------------------------------------
+ */
 
 static int create_ram(struct qtest *q, uint64_t size, int *fd)
 {
     void *ram;
 
     if (size == 0 || size > RAM_MAX || size % RAM_UNIT != 0)
-        return fail(q, "RAM of %" PRIu64 " bytes: it must be 1 MiB to 2 GiB in steps of 1 MiB", size);
+        return fail(q, "RAM of %" PRIu64 " bytes: it must be 1 MiB to 2 GiB in steps of 1 MiB",
+                    size);
     *fd = memfd_create("qtest-ram", MFD_CLOEXEC);
     if (*fd < 0 || ftruncate(*fd, (off_t)size) != 0)
         return fail(q, "cannot create the RAM file: %s", strerror(errno));
@@ -422,25 +425,39 @@ static int create_channels(struct qtest *q, struct inheritance *given)
 static const char *machine_name(enum qtest_machine machine)
 {
     switch (machine) {
-    case QTEST_Q35:
-        return "q35";
-    case QTEST_PC:
-        return "pc";
+    case QTEST_Q35: return "q35";
+    case QTEST_PC: return "pc";
     case QTEST_MICROVM:
         /* One I/O APIC: the interception covers one, and the slots would be on the second. */
         return "microvm,ioapic2=off";
     }
-    return "none";
+    return "unknown"; /* QEMU will say so */
 }
 
 static int build_command_line(struct qtest *q, const struct qtest_options *options,
                               const struct inheritance *given, struct command_line *c)
 {
-    const char *const fixed[] = {
-        options->qemu != NULL ? options->qemu : "qemu-system-x86_64",
-        "-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg",
-        "-machine", c->machine, "-m", c->memory, "-object", c->backend, "-bios", c->bios,
-        "-chardev", c->channel, "-qtest", "chardev:qtest", "-qtest-log", "/dev/null"};
+    const char *const fixed[] = {options->qemu != NULL ? options->qemu : "qemu-system-x86_64",
+                                 "-nodefaults",
+                                 "-no-user-config",
+                                 "-display",
+                                 "none",
+                                 "-accel",
+                                 "tcg",
+                                 "-machine",
+                                 c->machine,
+                                 "-m",
+                                 c->memory,
+                                 "-object",
+                                 c->backend,
+                                 "-bios",
+                                 c->bios,
+                                 "-chardev",
+                                 c->channel,
+                                 "-qtest",
+                                 "chardev:qtest",
+                                 "-qtest-log",
+                                 "/dev/null"};
     const size_t count = sizeof fixed / sizeof fixed[0];
     const char *const *extra = options->extra;
     size_t n;
@@ -477,7 +494,7 @@ static bool hand_over(const struct inheritance *given, int log)
 static void become_qemu(const struct command_line *c, const struct inheritance *given, int log,
                         int report, pid_t parent)
 {
-    int reason = ESRCH;
+    int reason;
 
     /* The parent may have died before the request; then nobody is left to tell. */
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == parent && hand_over(given, log))
@@ -488,7 +505,8 @@ static void become_qemu(const struct command_line *c, const struct inheritance *
     _exit(127);
 }
 
-/* Starts the child. The report pipe closes when exec succeeds, so reading it tells the two apart. */
+/* Starts the child. The report pipe closes when exec succeeds, so reading it tells the two apart.
+ */
 static int spawn(struct qtest *q, const struct command_line *c, const struct inheritance *given)
 {
     const pid_t parent = getpid();

@@ -3,16 +3,17 @@
  * @file qtest.h
  * QEMU as a remote machine whose registers an ordinary Linux process can touch.
  *
- * qtest_start() runs a QEMU of its own and speaks the text protocol of its `-qtest` option: port I/O,
- * memory-mapped registers and interrupt lines become function calls. The guest's CPU sits in `hlt`
- * and no firmware runs, so every device is in its reset state and belongs to the caller. The guest's
- * RAM is shared: what the caller writes through qtest_ram() is what a device reads by DMA.
+ * qtest_start() runs a QEMU of its own and speaks the text protocol of its `-qtest` option: port
+ * I/O, memory-mapped registers and interrupt lines become function calls. The guest's CPU sits in
+ * `hlt` and no firmware runs, so every device is in its reset state and belongs to the caller. The
+ * guest's RAM is shared: what the caller writes through qtest_ram() is what a device reads by DMA.
  *
  * This is no virtio code. It knows nothing of devices; qtest_pci.h adds PCI enumeration.
  *
  *     struct qtest q;
  *     const char *extra[] = {"-device", "virtio-rng-pci,addr=3", NULL};
- *     const struct qtest_options options = {.machine = QTEST_Q35, .ram_size = 64u << 20, .extra = extra};
+ *     const struct qtest_options options = {.machine = QTEST_Q35, .ram_size = 64u << 20, .extra =
+ * extra};
  *
  *     if (qtest_start(&q, &options) != 0)
  *         fprintf(stderr, "%s\n", qtest_error(&q));
@@ -51,37 +52,34 @@ enum qtest_machine {
  * fills the highest slot first. Legacy registers (version 1) are QEMU's default; pass
  * `-global virtio-mmio.force-legacy=false` for version 2.
  */
-enum {
-    QTEST_MICROVM_SLOT_COUNT = 8,
-    QTEST_MICROVM_SLOT_SIZE = 0x200,
-    QTEST_MICROVM_SLOT_IRQ = 16
-};
+enum { QTEST_MICROVM_SLOT_COUNT = 8, QTEST_MICROVM_SLOT_SIZE = 0x200, QTEST_MICROVM_SLOT_IRQ = 16 };
 #define QTEST_MICROVM_SLOTS UINT64_C(0xfeb00000)
 
 /** What to start. */
 struct qtest_options {
     const char *qemu; /**< Program, searched in PATH; NULL means "qemu-system-x86_64". */
     enum qtest_machine machine;
-    uint64_t ram_size;        /**< Bytes: a multiple of 1 MiB, at most 2 GiB. */
-    const char *const *extra; /**< More arguments of QEMU (drives, devices), NULL at the end; or NULL. */
+    uint64_t ram_size; /**< Bytes: a multiple of 1 MiB, at most 2 GiB. */
+    const char *const
+        *extra; /**< More arguments of QEMU (drives, devices), NULL at the end; or NULL. */
 };
 
 /** One running QEMU. Every field is private to qtest.c and qtest_pci.c. */
 struct qtest {
-    bool open;                          /* holds a process, a socket, a log or a mapping */
-    pid_t pid;                          /* our child, or 0 once it is reaped */
-    int socket;                         /* our end of the protocol */
-    int log;                            /* what QEMU prints; quoted when it dies */
-    void *ram;                          /* guest physical 0 */
-    size_t ram_size;                    /* bytes mapped at ram */
-    size_t rx_used;                     /* bytes in rx that are no complete line yet, or not taken */
-    char rx[512];                       /* from QEMU */
-    uint32_t irq_level;                 /* bit n: line n is high */
+    bool open;          /* holds a process, a socket, a log or a mapping */
+    pid_t pid;          /* our child, or 0 once it is reaped */
+    int socket;         /* our end of the protocol */
+    int log;            /* what QEMU prints; quoted when it dies */
+    void *ram;          /* guest physical 0 */
+    size_t ram_size;    /* bytes mapped at ram */
+    size_t rx_used;     /* bytes in rx that are no complete line yet, or not taken */
+    char rx[512];       /* from QEMU */
+    uint32_t irq_level; /* bit n: line n is high */
     unsigned irq_raised[QTEST_IRQ_LINES]; /* rising edges so far */
-    unsigned irq_changes;               /* all edges so far */
-    uint64_t pci_io_next;               /* qtest_pci.c: first free I/O port, 0 before the first */
-    uint64_t pci_memory_next;           /* qtest_pci.c: first free address, 0 before the first */
-    char error[512];                    /* empty while all is well */
+    unsigned irq_changes;                 /* all edges so far */
+    uint64_t pci_io_next;                 /* qtest_pci.c: first free I/O port, 0 before the first */
+    uint64_t pci_memory_next;             /* qtest_pci.c: first free address, 0 before the first */
+    char error[512];                      /* empty while all is well */
 };
 
 /**
@@ -117,9 +115,10 @@ uint32_t qtest_read(struct qtest *q, uint64_t address, unsigned width);
 void qtest_write(struct qtest *q, uint64_t address, unsigned width, uint32_t value);
 
 /**
- * The guest's RAM, ram_size bytes, until qtest_stop(); NULL after a failed start. Offset equals guest
- * physical address, except that 0xa0000 to 0xfffff are no RAM for a device of a PC: use what is
- * above 1 MiB. Devices access it from other threads of another process; order accesses as on hardware.
+ * The guest's RAM, ram_size bytes, until qtest_stop(); NULL after a failed start. Offset equals
+ * guest physical address, except that 0xa0000 to 0xfffff are no RAM for a device of a PC: use what
+ * is above 1 MiB. Devices access it from other threads of another process; order accesses as on
+ * hardware.
  */
 void *qtest_ram(const struct qtest *q);
 
@@ -128,7 +127,8 @@ size_t qtest_ram_size(const struct qtest *q);
 
 /**
  * Reports interrupt lines from now on instead of delivering them. Line numbers are the pins of the
- * I/O APIC. Call it before a device can interrupt.
+ * I/O APIC. Call it before a device can interrupt. Stops the timer of the board, whose line 0 would
+ * change 36 times a second.
  *
  * @return 0, or -1: see qtest_error().
  */
@@ -136,8 +136,9 @@ int qtest_irq_intercept(struct qtest *q);
 
 /**
  * Takes changes of interrupt lines that have arrived, waiting up to timeout_ms for the first one.
- * Every other access takes them too, so a line that a register access changes is up to date when that
- * access returns.
+ * Any line counts: wait for a certain one in a loop.
+ * Every other access takes them too, so a line that a register access changes is up to date when
+ * that access returns.
  *
  * @return Number of changes taken, 0 when there were none, or -1: see qtest_error().
  */

@@ -13,6 +13,8 @@ enum {
     REG_COMMAND = 0x04,
     REG_HEADER_TYPE = 0x0e,
     REG_BAR0 = 0x10,
+    REG_IRQ_LINE = 0x3c,
+    REG_IRQ_PIN = 0x3d,
     COMMAND_IO = 1,
     COMMAND_MEMORY = 2,
     COMMAND_MASTER = 4,
@@ -20,12 +22,21 @@ enum {
     BAR_IO = 1,
     BAR_TYPE = 6,
     BAR_TYPE_64 = 4,
-    DEVFN_COUNT = 256
+    DEVFN_COUNT = 256,
+    PIIX_BRIDGE = 1 << 3, /* devfn of the interrupt router of pc */
+    PIIX_ROUTES = 0x60,   /* its four route registers, disabled until somebody writes a line */
+    ICH9_FIRST_LINE = 20, /* q35 wires its four shared lines to 20 to 23 without asking */
+    ICH9_SLOTS = 25,      /* slots below this rotate over them */
+    LINE_UNKNOWN = 0xff
 };
 
+/* The host bridge at devfn 0 tells the boards apart. */
+#define I440FX_ID UINT32_C(0x12378086)
+#define Q35_ID UINT32_C(0x29c08086)
+
 /*
- * Where neither q35 nor pc has anything before firmware has run: I/O above the ports of the chipsets;
- * memory above RAM (which ends at 2 GiB) and below the I/O APIC.
+ * Where neither q35 nor pc has anything before firmware has run: I/O above the ports of the
+ * chipsets; memory above RAM (which ends at 2 GiB) and below the I/O APIC.
  */
 #define IO_FIRST UINT64_C(0xc000)
 #define IO_END UINT64_C(0x10000)
@@ -144,7 +155,8 @@ static int place_bar(struct qtest *q, unsigned devfn, uint16_t reg, struct qtest
     if (!take_room(q, bar)) {
         if (qtest_error(q) == NULL)
             (void)snprintf(q->error, sizeof q->error,
-                           "no room for the BAR at 0x%x of PCI function %02x.%x (%" PRIu64 " bytes)",
+                           "no room for the BAR at 0x%x of PCI function %02x.%x (%" PRIu64
+                           " bytes)",
                            reg, devfn >> 3, devfn & 7, bar->size);
         return -1;
     }
@@ -152,6 +164,32 @@ static int place_bar(struct qtest *q, unsigned devfn, uint16_t reg, struct qtest
     if (bar->mem64)
         qtest_pci_write32(q, devfn, (uint16_t)(reg + 4), (uint32_t)(bar->base >> 32));
     return 0;
+}
+
+/* Routes the function's INTx on pc. The lines are free ISA interrupts, one for each of the four. */
+static unsigned route_on_pc(struct qtest *q, unsigned slot, unsigned pin)
+{
+    static const uint8_t lines[] = {5, 7, 10, 11};
+    const unsigned route = (slot - 1 + pin - 1) & 3;
+
+    qtest_pci_write(q, PIIX_BRIDGE, (uint16_t)(PIIX_ROUTES + route), 1, lines[route]);
+    return lines[route];
+}
+
+/* Makes the function's INTx reach the I/O APIC. Returns the pin there. */
+static unsigned route_intx(struct qtest *q, unsigned devfn)
+{
+    const unsigned slot = devfn >> 3;
+    const unsigned pin = qtest_pci_read(q, devfn, REG_IRQ_PIN, 1);
+    const uint32_t board = qtest_pci_read32(q, 0, REG_ID);
+
+    if (pin < 1 || pin > 4)
+        return LINE_UNKNOWN;
+    if (board == I440FX_ID)
+        return route_on_pc(q, slot, pin);
+    if (board == Q35_ID && slot < ICH9_SLOTS)
+        return ICH9_FIRST_LINE + (slot + pin - 1) % 4;
+    return LINE_UNKNOWN;
 }
 
 int qtest_pci_enable(struct qtest *q, unsigned devfn, struct qtest_pci_bar bars[QTEST_PCI_BARS])
@@ -167,6 +205,7 @@ int qtest_pci_enable(struct qtest *q, unsigned devfn, struct qtest_pci_bar bars[
         if (qtest_error(q) != NULL || place_bar(q, devfn, reg, &bars[i]) != 0)
             return -1;
     }
+    qtest_pci_write(q, devfn, REG_IRQ_LINE, 1, route_intx(q, devfn));
     qtest_pci_write(q, devfn, REG_COMMAND, 2, COMMAND_IO | COMMAND_MEMORY | COMMAND_MASTER);
     return qtest_error(q) == NULL ? 0 : -1;
 }

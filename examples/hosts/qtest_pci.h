@@ -19,7 +19,8 @@
 
 enum { QTEST_PCI_BARS = 6 };
 
-/** One base address register after qtest_pci_enable(). Size 0: absent, or the upper half of a pair. */
+/** One base address register after qtest_pci_enable(). Size 0: absent, or the upper half of a pair.
+ */
 struct qtest_pci_bar {
     bool io;       /**< base is an I/O port; else a physical address */
     bool mem64;    /**< this register and the next one form a 64-bit address */
@@ -27,7 +28,8 @@ struct qtest_pci_bar {
     uint64_t size; /**< bytes, a power of two; 0 means that there is nothing here */
 };
 
-/** Reads 1, 2 or 4 bytes, naturally aligned, of a function's first 256 bytes of configuration space. */
+/** Reads 1, 2 or 4 bytes, naturally aligned, of a function's first 256 bytes of configuration
+ * space. */
 uint32_t qtest_pci_read(struct qtest *q, unsigned devfn, uint16_t offset, unsigned width);
 
 /** Writes 1, 2 or 4 bytes, naturally aligned. */
@@ -41,7 +43,8 @@ uint32_t qtest_pci_read32(struct qtest *q, unsigned devfn, uint16_t offset);
 void qtest_pci_write32(struct qtest *q, unsigned devfn, uint16_t offset, uint32_t value);
 
 /**
- * Finds the first function on bus 0 whose vendor fits and whose device id is in device_lo..device_hi.
+ * Finds the first function on bus 0 whose vendor fits and whose device id is in
+ * device_lo..device_hi.
  *
  * @return 0 and *devfn; -1 if there is none (qtest_error() tells whether QEMU is to blame).
  */
@@ -51,7 +54,8 @@ int qtest_pci_find(struct qtest *q, uint16_t vendor, uint16_t device_lo, uint16_
 /**
  * Sizes and assigns the base address registers of a function of header type 0, then lets it decode
  * I/O and memory and master the bus. Addresses are handed out upwards, I/O from 0xc000 and memory
- * from 0xe0000000, and never taken back.
+ * from 0xe0000000, and never taken back. INTx is routed too: the byte at 0x3c of configuration
+ * space then holds its line as qtest_irq_level() counts them, or 0xff if there is none.
  *
  * @return 0 and all six bars, or -1: see qtest_error().
  */
