@@ -196,7 +196,7 @@ VIRTIO_INLINE uint32_t virtio_pci_dword_(const struct virtio_pci_config *config,
 VIRTIO_INLINE bool virtio_pci_inside_(const struct virtio_pci_bar bars[6], uint8_t bar,
                                       uint32_t offset, uint32_t length)
 {
-    if (bar > 5 || bars[bar].kind == VIRTIO_PCI_BAR_NONE)
+    if (bar > 5)
         return false;
     return offset <= bars[bar].length && length <= bars[bar].length - offset;
 }
@@ -220,13 +220,16 @@ VIRTIO_INLINE uint32_t virtio_pci_min_length_(unsigned type, bool rfc)
     return type == VIRTIO_PCI_STRUCT_NOTIFY ? 2 : 1;
 }
 
-/* One structure of a capability into `place` unless an earlier one is there; false: malformed. */
+/* One structure of a capability into `place` unless an earlier one is there; false: malformed. One
+ * in a BAR that the caller cannot reach is no fault of the device: passed over (D-CAP-08). */
 VIRTIO_INLINE bool virtio_pci_take_(const struct virtio_pci_scan_ *scan,
                                     struct virtio_pci_place place[5], unsigned type,
                                     struct virtio_pci_place at)
 {
     bool rfc = at.found == VIRTIO_PCI_RFC2011;
 
+    if (at.bar <= 5 && scan->bars[at.bar].kind == VIRTIO_PCI_BAR_NONE)
+        return true;
     if (at.offset & (virtio_pci_alignment_(type, rfc) - 1))
         return false;
     if (at.length < virtio_pci_min_length_(type, rfc) ||
@@ -274,7 +277,8 @@ VIRTIO_INLINE bool virtio_pci_modern_struct_(struct virtio_pci_scan_ *scan, unsi
     at.length = virtio_pci_dword_(scan->config, cap + 12);
     if (!virtio_pci_take_(scan, scan->modern, type, at))
         return false;
-    if (notify && first) /* always at 16 of the capability chosen (T-19) */
+    /* Always at 16 of the capability chosen (T-19). */
+    if (notify && first && scan->modern[type].found != VIRTIO_PCI_NONE)
         scan->notify_multiplier = virtio_pci_dword_(scan->config, cap + 16);
     return true;
 }
@@ -377,6 +381,15 @@ VIRTIO_INLINE int virtio_pci_choose_(struct virtio_pci_scan_ *scan)
     return 0;
 }
 
+/* The legacy interface is in BAR0, in I/O space (R-AMB-2). Device ids from 0x1040 on never have it:
+ * an I/O BAR0 there can be the trap for legacy drivers, which must not be touched (V-PLEG-03). */
+VIRTIO_INLINE bool virtio_pci_has_legacy_(uint32_t id, const struct virtio_pci_bar *bar0)
+{
+    if ((id & 0xffff) == 0x1af4 && id >> 16 >= 0x1040)
+        return false;
+    return bar0->kind == VIRTIO_PCI_BAR_IO && bar0->length >= VIRTIO_PCI_LEGACY_HEADER_;
+}
+
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_scan(struct virtio_pci_layout *out,
                                                    const struct virtio_pci_config *config,
                                                    const struct virtio_pci_bar bars[6],
@@ -385,6 +398,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_scan(struct virtio_pci_layout *out
     static const struct virtio_pci_place none = {VIRTIO_PCI_NONE, 0, 0, 0, 0};
     struct virtio_pci_layout layout;
     struct virtio_pci_scan_ scan;
+    uint32_t id;
     int err;
 
     layout.generation = VIRTIO_PCI_NONE;
@@ -392,8 +406,6 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_scan(struct virtio_pci_layout *out
     layout.ignored = layout.pci_cfg = layout.msix = 0;
     layout.msix_vectors = 0;
     layout.notify_multiplier = 0;
-    layout.legacy =
-        bars[0].kind == VIRTIO_PCI_BAR_IO && bars[0].length >= VIRTIO_PCI_LEGACY_HEADER_;
     layout.legacy_length = bars[0].length < UINT32_MAX ? (uint32_t)bars[0].length : UINT32_MAX;
     scan.config = config;
     scan.bars = bars;
@@ -402,8 +414,10 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_scan(struct virtio_pci_layout *out
     for (unsigned type = 0; type < 5; type++)
         scan.modern[type] = scan.rfc[type] = layout.place[type] = none;
 
-    if (virtio_pci_dword_(config, 0) == UINT32_MAX)
+    id = virtio_pci_dword_(config, 0);
+    if (id == UINT32_MAX)
         return VIRTIO_PCI_ERR_NO_DEVICE;
+    layout.legacy = virtio_pci_has_legacy_(id, &bars[0]);
     err = virtio_pci_walk_(&scan, policy);
     if (err == 0)
         err = virtio_pci_choose_(&scan);

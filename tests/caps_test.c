@@ -537,6 +537,32 @@ Test(pci_caps, no_function_and_no_list)
     cr_expect_eq(scan(&layout, 0), VIRTIO_PCI_ERR_INCOMPLETE);
 }
 
+Test(pci_caps, modern_only_function_has_no_legacy_interface)
+{
+    struct virtio_pci_layout layout;
+
+    fresh(); /* V-PLEG-03, D-PLEG-02 */
+    space.bytes[2] = 0x42; /* device id 0x1042 */
+    cr_expect_eq(scan(&layout, 0), VIRTIO_PCI_ERR_INCOMPLETE);
+    rfc(2, 1, 2, 0);
+    cr_expect_eq(scan(&layout, 0), VIRTIO_PCI_ERR_INCOMPLETE);
+    modern_set(4);
+    cr_expect_not(must_scan().legacy);
+}
+
+Test(pci_caps, structure_in_a_bar_out_of_reach_is_not_malformed)
+{
+    struct virtio_pci_layout layout;
+
+    fresh(); /* D-CAP-08 */
+    put32(modern(2, 2, 0, 4, 20) + 16, 77);
+    modern_set(4);
+    cr_assert_eq(scan(&layout, VIRTIO_PCI_STRICT), 0);
+    cr_expect_eq(layout.ignored, 0);
+    cr_expect_eq(layout.place[2].bar, 4);
+    cr_expect_eq(layout.notify_multiplier, 4);
+}
+
 Test(pci_caps, other_capabilities_are_not_virtio)
 {
     fresh(); /* */
