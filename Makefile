@@ -11,19 +11,22 @@ HEADERS = virtio.h virtio_ring.h virtio_pci_caps.h
 DRIVER = examples/driver/blk.c
 DEVICE = examples/device/blk.c examples/device/function.c
 DEMO = examples/hosts/demo.c examples/hosts/job.c $(DRIVER) $(DEVICE)
-QTEST = examples/hosts/qtest_blk.c examples/hosts/qtest.c examples/hosts/qtest_pci.c \
-        examples/hosts/job.c $(DRIVER)
+QTEST = examples/hosts/qtest_virtio.c examples/hosts/qtest.c examples/hosts/qtest_pci.c
+QTEST_BLK = examples/hosts/qtest_blk.c examples/hosts/job.c examples/driver/blk.c $(QTEST)
+QTEST_RNG = examples/hosts/qtest_rng.c examples/hosts/entropy.c examples/driver/rng.c $(QTEST)
 ALL_HEADERS = $(HEADERS) $(wildcard examples/*/*.h)
 
-.PHONY: help demo qtest check headers qemu bench-count docs install clean
+.PHONY: help demo qtest check headers qemu bench-count size ablation docs install clean
 
 help:
 	@echo 'make demo [DISK=file] [TRANSPORT=t]  both ends of a block device in one process'
 	@echo 'make check        install what is needed (Debian), run every test'
-	@echo 'make qtest        build build/qtest-blk, which drives the virtio-blk of QEMU'
+	@echo 'make qtest        build build/qtest-blk and build/qtest-rng, which drive devices of QEMU'
 	@echo 'make qemu         the runs against QEMU alone'
 	@echo 'make headers      compile the headers alone for every CPU'
 	@echo 'make bench-count  instructions per ring operation, under callgrind'
+	@echo 'make size         bytes of code for three CPUs, and of state'
+	@echo 'make ablation     take out each memory barrier once and see the tests fail'
 	@echo 'make docs         API documentation in build/docs/html'
 	@echo 'make clean        remove build/'
 
@@ -33,9 +36,11 @@ demo: $(BUILD)/demo
 $(BUILD)/demo: $(DEMO) $(ALL_HEADERS) | $(BUILD)
 	$(COMPILE) $(DEMO) -o $@
 
-qtest: $(BUILD)/qtest-blk
-$(BUILD)/qtest-blk: $(QTEST) $(ALL_HEADERS) | $(BUILD)
-	$(COMPILE) $(QTEST) -o $@
+qtest: $(BUILD)/qtest-blk $(BUILD)/qtest-rng
+$(BUILD)/qtest-blk: $(QTEST_BLK) $(ALL_HEADERS) | $(BUILD)
+	$(COMPILE) $(QTEST_BLK) -o $@
+$(BUILD)/qtest-rng: $(QTEST_RNG) $(ALL_HEADERS) | $(BUILD)
+	$(COMPILE) $(QTEST_RNG) -o $@
 
 install:
 	tests/install.sh
@@ -46,16 +51,19 @@ check: install
 headers:
 	tests/headers.sh
 
-qemu: $(BUILD)/qtest-blk
-	tests/qemu.sh $(BUILD)/qtest-blk
+qemu: $(BUILD)/qtest-blk $(BUILD)/qtest-rng
+	tests/qemu.sh $^
 
-# Counted as shipped: -O2, whatever CFLAGS say.
-$(BUILD)/ring_count: bench/ring_count.c virtio_ring.h | $(BUILD)
-	$(CC) -std=c11 -O2 $(WARN) -I. $< -o $@
-$(BUILD)/ring_count_apart: bench/ring_count.c virtio_ring.h | $(BUILD)
-	$(CC) -std=c11 -O2 $(WARN) -DAPART -I. $< -o $@
-bench-count: $(BUILD)/ring_count $(BUILD)/ring_count_apart
-	bench/count.sh $^
+# Counted and measured as shipped, with gcc -O2 and -Os, whatever CC and CFLAGS say.
+bench-count:
+	bench/count.sh
+
+size:
+	bench/size.sh
+
+# Each ordered access and fence taken out once: do the tests notice?
+ablation:
+	tests/ablation.sh
 
 docs: | $(BUILD)
 	doxygen Doxyfile

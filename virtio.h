@@ -14,7 +14,7 @@
  *     virtio_drv_begin(&drv);                          // reset, ACKNOWLEDGE, DRIVER
  *     virtio_drv_negotiate(&drv, &wanted, &required);  // FEATURES_OK
  *     virtio_drv_config_read(&drv, fields, 2, values); // consistent by generation
- *     virtio_drv_queue_setup(&drv, &queue, 0, &setup);
+ *     virtio_drv_queue_setup(&drv, &queue, 0, &setup); // split or packed, as negotiated
  *     virtio_drv_ready(&drv);                          // DRIVER_OK
  *     virtq_driver_add(&queue.ring, &buffer, request);
  *     virtq_driver_publish(&queue.ring);
@@ -340,7 +340,7 @@ enum virtio_err {
     VIRTIO_ERR_VERSION = -62,   /**< virtio-mmio version not supported */
     VIRTIO_ERR_WINDOW = -63,    /**< registers not mapped, too short or of a kind this CPU lacks */
     VIRTIO_ERR_LAYOUT = -64,    /**< PCI layout not supported */
-    VIRTIO_ERR_TIMEOUT = -65,   /**< the device did not finish a reset in time */
+    VIRTIO_ERR_TIMEOUT = -65,   /**< the device, or a queue, did not finish its reset in time */
     VIRTIO_ERR_GONE = -66,      /**< the device reads as all ones: unplugged */
     VIRTIO_ERR_NOT_MODERN = -67, /**< VERSION_1 missing on a transport that needs it */
     VIRTIO_ERR_REQUIRED = -68,   /**< a required feature is not offered */
@@ -352,7 +352,8 @@ enum virtio_err {
     VIRTIO_ERR_QUEUE_SIZE = -74, /**< queue size above the device's, or not the fixed one (legacy) */
     VIRTIO_ERR_QUEUE_MEMORY = -75, /**< ring memory too small, not aligned or out of reach */
     VIRTIO_ERR_NOTIFY = -76,     /**< the queue's notify address lies outside its structure */
-    VIRTIO_ERR_QUEUE_REFUSED = -77 /**< the device did not take the queue */
+    VIRTIO_ERR_QUEUE_REFUSED = -77, /**< the device did not take the queue */
+    VIRTIO_ERR_NO_RESET = -78 /**< RING_RESET not negotiated */
 };
 
 /** Text of any error of the three headers; never NULL. Any context. */
@@ -379,6 +380,7 @@ VIRTIO_INLINE const char *virtio_err_name(int err)
     case VIRTIO_ERR_QUEUE_MEMORY: return "ring memory too small, misaligned or out of reach";
     case VIRTIO_ERR_NOTIFY: return "queue notify address outside its structure";
     case VIRTIO_ERR_QUEUE_REFUSED: return "device did not enable the queue";
+    case VIRTIO_ERR_NO_RESET: return "queues of this device cannot be reset alone";
     default: break;
     }
     name = virtq_err_name(err);
@@ -402,6 +404,55 @@ VIRTIO_INLINE void virtio_features_add(struct virtio_features *set, unsigned bit
 {
     VIRTIO_ASSERT(bit < 128);
     set->word[bit / 32] |= 1u << (bit % 32);
+}
+
+/** Adds every feature of the ring that this library knows: a driver that wants them all says so
+ *  without naming them, and is the same for each. With IN_ORDER the written length of a buffer that a
+ *  device skips in a batch is its whole writable length (VIRTIO 2.7.9). */
+VIRTIO_INLINE void virtio_features_add_ring(struct virtio_features *set)
+{
+    static const uint8_t bits[] = {
+        VIRTIO_FEATURE_ANY_LAYOUT,        VIRTIO_FEATURE_INDIRECT_DESC,
+        VIRTIO_FEATURE_EVENT_IDX,         VIRTIO_FEATURE_RING_PACKED,
+        VIRTIO_FEATURE_IN_ORDER,          VIRTIO_FEATURE_ORDER_PLATFORM,
+        VIRTIO_FEATURE_NOTIFICATION_DATA, VIRTIO_FEATURE_NOTIF_CONFIG_DATA,
+        VIRTIO_FEATURE_RING_RESET};
+
+    for (unsigned i = 0; i < sizeof(bits); i++)
+        virtio_features_add(set, bits[i]);
+}
+
+/* Features that are properties of a ring: bit and enum virtq_flag. */
+struct virtio_ring_bit_ {
+    uint8_t bit;
+    uint16_t flag;
+};
+enum { VIRTIO_RING_BITS_ = 6 };
+VIRTIO_INLINE struct virtio_ring_bit_ virtio_ring_bit_at_(unsigned i)
+{
+    static const struct virtio_ring_bit_ bits[VIRTIO_RING_BITS_] = {
+        {VIRTIO_FEATURE_EVENT_IDX, VIRTQ_EVENT_IDX},
+        {VIRTIO_FEATURE_INDIRECT_DESC, VIRTQ_INDIRECT},
+        {VIRTIO_FEATURE_RING_PACKED, VIRTQ_PACKED},
+        {VIRTIO_FEATURE_IN_ORDER, VIRTQ_IN_ORDER},
+        {VIRTIO_FEATURE_ORDER_PLATFORM, VIRTQ_ORDER_PLATFORM},
+        {VIRTIO_FEATURE_NOTIFY_ON_EMPTY, VIRTQ_NOTIFY_ON_EMPTY}};
+
+    return bits[i];
+}
+
+/** Ring flags (enum virtq_flag) that follow from a negotiated feature set, for either side. */
+VIRTIO_INLINE uint16_t virtio_features_ring_flags(const struct virtio_features *set)
+{
+    uint16_t flags = virtio_features_has(set, VIRTIO_FEATURE_VERSION_1) ? 0 : VIRTQ_LEGACY;
+
+    for (unsigned i = 0; i < VIRTIO_RING_BITS_; i++) {
+        struct virtio_ring_bit_ ring = virtio_ring_bit_at_(i);
+
+        if (virtio_features_has(set, ring.bit))
+            flags |= ring.flag;
+    }
+    return flags;
 }
 
 /** Virtio device type of a PCI function, or 0 if it is none (L-PCI-01): modern ids are 0x1040 plus
@@ -460,6 +511,10 @@ struct virtio_transport {
      *  the queue is not enabled. */
     int (*queue_enable)(const struct virtio_drv *drv, uint16_t index,
                         const struct virtio_queue_addresses *at, struct virtio_notify *notify);
+    /** Selects the queue and asks for its reset, or tells whether that is still going on. NULL where
+     *  there is no such register. */
+    void (*queue_reset)(const struct virtio_drv *drv, uint16_t index);
+    bool (*queue_resetting)(const struct virtio_drv *drv);
     uint32_t (*irq_status)(const struct virtio_drv *drv);
     void (*irq_ack)(const struct virtio_drv *drv, uint32_t causes);
     bool legacy; /**< 32 feature bits, no FEATURES_OK, fixed queue size, CPU byte order */
@@ -474,6 +529,7 @@ struct virtio_drv {
     struct virtio_window config; /**< device configuration; kind NONE if there is none */
     uint32_t notify_multiplier;  /**< PCI modern, bytes */
     uint32_t device_type;        /**< virtio-mmio: DeviceID */
+    uint32_t transport_bits;     /**< feature bits 32 to 63 that need a register this transport has */
     struct virtio_features offered;
     struct virtio_features accepted;
     /** Called between two looks at a busy device; returning false ends the wait with
@@ -486,6 +542,7 @@ struct virtio_drv {
 struct virtio_notify {
     uint64_t address; /**< as virtio_window::base, the register itself */
     uint32_t value;   /**< CPU order */
+    uint16_t data_mask; /**< NOTIFICATION_DATA: 0xffff, the position goes into the upper half */
     uint8_t kind;     /**< enum virtio_window_kind */
     uint8_t width;    /**< 2 or 4 bytes */
     const struct virtio_window_ops *ops;
@@ -509,9 +566,9 @@ struct virtio_queue_setup {
 
 enum { VIRTIO_RING_ALIGN = 64 /**< the device area starts on a cache line of its own */ };
 /** Ring memory for a modern device, as a constant expression for static arrays. */
-#define VIRTIO_QUEUE_BYTES(num) VIRTQ_SPLIT_BYTES((num), VIRTIO_RING_ALIGN)
+#define VIRTIO_QUEUE_BYTES(num) VIRTQ_BYTES((num), VIRTIO_RING_ALIGN)
 /** Ring memory that also suffices for a legacy device. */
-#define VIRTIO_QUEUE_BYTES_LEGACY(num) VIRTQ_SPLIT_BYTES((num), VIRTQ_LEGACY_ALIGN)
+#define VIRTIO_QUEUE_BYTES_LEGACY(num) VIRTQ_BYTES((num), VIRTQ_LEGACY_ALIGN)
 
 /* ---------------------------------------------------------------------------
  * 5. Life cycle
@@ -529,6 +586,12 @@ VIRTIO_INLINE void virtio_drv_fail(const struct virtio_drv *drv)
     virtio_drv_status_add_(drv, VIRTIO_STATUS_FAILED);
 }
 
+/* One more look at a busy device? */
+VIRTIO_INLINE bool virtio_drv_wait_(const struct virtio_drv *drv, uint32_t *polls)
+{
+    return drv->relax != NULL ? drv->relax(drv->relax_ctx) : ++*polls < VIRTIO_WAIT_POLLS;
+}
+
 /** Resets the device and waits until it says so; afterwards no queue is live, and their buffers
  *  can be taken back with virtq_driver_detach().
  *  @return 0, VIRTIO_ERR_TIMEOUT, VIRTIO_ERR_GONE
@@ -538,16 +601,15 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_reset(const struct virtio_drv *drv
     uint32_t polls = 0;
 
     drv->transport->status_set(drv, 0);
-    for (;;) {
+    do {
         uint8_t status = drv->transport->status_get(drv);
 
         if (status == 0)
             return 0;
         if (status == VIRTIO_STATUS_GONE)
             return VIRTIO_ERR_GONE;
-        if (drv->relax != NULL ? !drv->relax(drv->relax_ctx) : ++polls >= VIRTIO_WAIT_POLLS)
-            return VIRTIO_ERR_TIMEOUT;
-    }
+    } while (virtio_drv_wait_(drv, &polls));
+    return VIRTIO_ERR_TIMEOUT;
 }
 
 /** Starts over: reset, ACKNOWLEDGE, DRIVER; reads the offered features into drv->offered.
@@ -575,17 +637,23 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_begin(struct virtio_drv *drv)
  * legacy framing; bit 30 is never accepted (D-LEG-10). */
 VIRTIO_INLINE uint32_t virtio_drv_allowed_(const struct virtio_drv *drv, unsigned word)
 {
-    const uint32_t type_bits = 0x00ffffffu;
-    const uint32_t ring_bits =
-        1u << VIRTIO_FEATURE_INDIRECT_DESC | 1u << VIRTIO_FEATURE_EVENT_IDX;
+    uint32_t bits = 0;
 
+    if (word > 1)
+        return UINT32_MAX;
+    for (unsigned i = 0; i < VIRTIO_RING_BITS_; i++) {
+        struct virtio_ring_bit_ ring = virtio_ring_bit_at_(i);
+
+        if (ring.bit / 32u == word && (ring.flag & (VIRTIO_RING_FLAGS | VIRTIO_RING_ALWAYS)) != 0)
+            bits |= 1u << (ring.bit % 32);
+    }
+    if (word == 0 && drv->transport->legacy)
+        return bits | 0x00ffffffu | 1u << VIRTIO_FEATURE_ANY_LAYOUT;
     if (word == 0)
-        return type_bits | ring_bits |
-               (drv->transport->legacy ? 1u << VIRTIO_FEATURE_ANY_LAYOUT : 0);
-    if (word == 1)
-        return 0xfffc0000u | 1u << (VIRTIO_FEATURE_VERSION_1 - 32) |
-               1u << (VIRTIO_FEATURE_ACCESS_PLATFORM - 32);
-    return UINT32_MAX;
+        return (bits | 0x00ffffffu) & ~(1u << VIRTIO_FEATURE_NOTIFY_ON_EMPTY);
+    return bits | 0xfffc0000u | 1u << (VIRTIO_FEATURE_VERSION_1 - 32) |
+           1u << (VIRTIO_FEATURE_ACCESS_PLATFORM - 32) |
+           1u << (VIRTIO_FEATURE_NOTIFICATION_DATA - 32) | drv->transport_bits;
 }
 
 VIRTIO_INLINE int virtio_drv_choose_(struct virtio_drv *drv, const struct virtio_features *wanted,
@@ -747,21 +815,12 @@ VIRTIO_INLINE uint16_t virtio_drv_queue_size(const struct virtio_drv *drv, uint1
     return (uint16_t)(size < VIRTQ_MAX_SIZE ? size : (uint32_t)VIRTQ_MAX_SIZE);
 }
 
-/** Bytes of ring memory for a queue of `num` entries on this device. */
+/** Bytes of ring memory for a queue of `num` entries on this device, in the negotiated format. */
 VIRTIO_INLINE uint32_t virtio_drv_queue_bytes(const struct virtio_drv *drv, uint16_t num)
 {
-    return virtq_split_offsets(num, virtio_drv_ring_align_(drv)).total;
-}
-
-/* Ring flags that follow from what was negotiated. */
-VIRTIO_INLINE uint16_t virtio_drv_ring_flags_(const struct virtio_drv *drv)
-{
-    const struct virtio_features *set = &drv->accepted;
-
-    return (uint16_t)(
-        (virtio_features_has(set, VIRTIO_FEATURE_EVENT_IDX) ? VIRTQ_EVENT_IDX : 0) |
-        (virtio_features_has(set, VIRTIO_FEATURE_INDIRECT_DESC) ? VIRTQ_INDIRECT : 0) |
-        (virtio_features_has(set, VIRTIO_FEATURE_VERSION_1) ? 0 : VIRTQ_LEGACY));
+    return virtq_area_offsets(num, virtio_drv_ring_align_(drv),
+                         virtio_features_ring_flags(&drv->accepted))
+        .total;
 }
 
 /**
@@ -778,13 +837,14 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_setup(const struct virtio_dr
                                                           uint16_t index,
                                                           const struct virtio_queue_setup *setup)
 {
+    uint16_t flags = virtio_features_ring_flags(&drv->accepted);
     uint32_t align = virtio_drv_ring_align_(drv), max;
     struct virtio_queue_addresses at;
     struct virtq_offsets offsets;
     struct virtq_areas areas;
     int err;
 
-    if (!virtq_split_size_ok(setup->num))
+    if (!virtq_size_ok(setup->num, flags))
         return VIRTQ_ERR_SIZE;
     max = drv->transport->queue_size(drv, index);
     if (max == 0)
@@ -793,11 +853,10 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_setup(const struct virtio_dr
         return VIRTIO_ERR_QUEUE_BUSY;
     if (drv->transport->legacy ? setup->num != max : setup->num > max)
         return VIRTIO_ERR_QUEUE_SIZE;
-    offsets = virtq_split_offsets(setup->num, align);
+    offsets = virtq_area_offsets(setup->num, align, flags);
     if (setup->memory.length < offsets.total || (setup->memory.device & (align - 1)) != 0)
         return VIRTIO_ERR_QUEUE_MEMORY;
-    virtq_split_areas(&areas, setup->memory.cpu, setup->num, align);
-    areas.flags = virtio_drv_ring_flags_(drv);
+    virtq_areas_set(&areas, setup->memory.cpu, setup->num, align, flags);
     err = virtq_driver_init(&q->ring, &areas, setup->slots);
     if (err != 0)
         return err;
@@ -809,14 +868,38 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_setup(const struct virtio_dr
     return drv->transport->queue_enable(drv, index, &at, &q->notify);
 }
 
-/* A notify target inside a window. */
+/**
+ * Takes one queue out of service while the others go on, and waits until the device says so. The
+ * caller then takes back what is outstanding with virtq_driver_detach() and may set the queue up
+ * again, with another size and other memory.
+ * @return 0; VIRTIO_ERR_NO_RESET; VIRTIO_ERR_TIMEOUT: the queue is still the device's
+ * VIRTIO 2.6.1; D-RR-01 to D-RR-04.
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_reset(const struct virtio_drv *drv,
+                                                          const struct virtio_drv_queue *q)
+{
+    uint32_t polls = 0;
+
+    if (!virtio_features_has(&drv->accepted, VIRTIO_FEATURE_RING_RESET) ||
+        drv->transport->queue_reset == NULL)
+        return VIRTIO_ERR_NO_RESET;
+    drv->transport->queue_reset(drv, q->index);
+    while (drv->transport->queue_resetting(drv)) {
+        if (!virtio_drv_wait_(drv, &polls))
+            return VIRTIO_ERR_TIMEOUT;
+    }
+    return 0;
+}
+
+/* A notify target inside a window; `data`: NOTIFICATION_DATA is negotiated. */
 VIRTIO_INLINE struct virtio_notify virtio_notify_at_(const struct virtio_window *w, uint64_t offset,
-                                                     uint8_t width, uint32_t value)
+                                                     uint8_t width, uint16_t value, bool data)
 {
     struct virtio_notify notify;
 
     notify.address = w->base + offset;
     notify.value = value;
+    notify.data_mask = data ? 0xffff : 0;
     notify.kind = w->kind;
     notify.width = width;
     notify.ops = w->ops;
@@ -825,23 +908,27 @@ VIRTIO_INLINE struct virtio_notify virtio_notify_at_(const struct virtio_window 
 }
 
 /** Notifies the device unconditionally: one store. The half of a kick that may run outside the
- *  caller's lock. Any context, after virtio_drv_ready(). */
-VIRTIO_INLINE void virtio_notify_send(const struct virtio_notify *notify)
+ *  caller's lock. Any context, after virtio_drv_ready().
+ *  @param position  virtq_driver_notification_data() of the queue, read inside the lock; what counts
+ *                   is the ring, so that an old one does no harm. Sent under NOTIFICATION_DATA only
+ *                   (L-NOTE-01, D-NOTE-01). */
+VIRTIO_INLINE void virtio_notify_send(const struct virtio_notify *notify, uint16_t position)
 {
+    uint32_t value = notify->value | (uint32_t)(position & notify->data_mask) << 16;
+
     if (notify->kind == VIRTIO_WINDOW_MMIO) {
         VIRTIO_MMIO_BEFORE_WRITE();
         if (notify->width == 2)
-            *(volatile uint16_t *)(uintptr_t)notify->address =
-                virtio_le16_((uint16_t)notify->value);
+            *(volatile uint16_t *)(uintptr_t)notify->address = virtio_le16_((uint16_t)value);
         else
-            *(volatile uint32_t *)(uintptr_t)notify->address = virtio_le32_(notify->value);
+            *(volatile uint32_t *)(uintptr_t)notify->address = virtio_le32_(value);
     } else if (notify->kind == VIRTIO_WINDOW_PORT) {
         if (notify->width == 2)
-            VIRTIO_PORT_WRITE16((uint16_t)notify->address, (uint16_t)notify->value);
+            VIRTIO_PORT_WRITE16((uint16_t)notify->address, (uint16_t)value);
         else
-            VIRTIO_PORT_WRITE32((uint16_t)notify->address, notify->value);
+            VIRTIO_PORT_WRITE32((uint16_t)notify->address, value);
     } else {
-        notify->ops->write(notify->ctx, notify->address, notify->width, notify->value);
+        notify->ops->write(notify->ctx, notify->address, notify->width, value);
     }
 }
 
@@ -850,7 +937,7 @@ VIRTIO_INLINE void virtio_notify_send(const struct virtio_notify *notify)
 VIRTIO_INLINE void virtio_drv_kick(struct virtio_drv_queue *q)
 {
     if (virtq_driver_kick_due(&q->ring))
-        virtio_notify_send(&q->notify);
+        virtio_notify_send(&q->notify, virtq_driver_notification_data(&q->ring));
 }
 
 /** Causes of an interrupt: bits of enum virtio_irq, both may be set, 0 if it is not ours. On PCI
@@ -898,7 +985,9 @@ enum virtio_pci_common {
     VIRTIO_COMMON_QUEUE_DESC = 32,
     VIRTIO_COMMON_QUEUE_DRIVER = 40,
     VIRTIO_COMMON_QUEUE_DEVICE = 48,
-    VIRTIO_COMMON_LENGTH = 56 /**< of VIRTIO 1.0 and 1.1; later fields belong to features */
+    VIRTIO_COMMON_LENGTH = 56, /**< of VIRTIO 1.0 and 1.1; later fields belong to features */
+    VIRTIO_COMMON_QUEUE_NOTIF_CONFIG_DATA = 56, /**< NOTIF_CONFIG_DATA */
+    VIRTIO_COMMON_QUEUE_RESET = 58              /**< RING_RESET */
 };
 
 VIRTIO_INLINE uint8_t virtio_modern_status_get_(const struct virtio_drv *drv)
@@ -937,17 +1026,44 @@ VIRTIO_INLINE bool virtio_modern_queue_in_use_(const struct virtio_drv *drv)
     return virtio_window_read16(&drv->regs, VIRTIO_COMMON_QUEUE_ENABLE) != 0;
 }
 
-/* Resolves the queue's place in the notification structure, in 64 bits (L-NTF-01, D-NTF-01). */
+/* Resolves the queue's place in the notification structure, in 64 bits, and what is written there
+ * (L-NTF-01, D-NTF-01, V-NTF-02, D-NOTE-01, D-NOTE-02). */
 VIRTIO_INLINE int virtio_modern_notify_(const struct virtio_drv *drv, uint16_t index,
                                         struct virtio_notify *notify)
 {
+    bool data = virtio_features_has(&drv->accepted, VIRTIO_FEATURE_NOTIFICATION_DATA);
     uint16_t off = virtio_window_read16(&drv->regs, VIRTIO_COMMON_QUEUE_NOTIFY_OFF);
     uint64_t at = (uint64_t)off * drv->notify_multiplier;
+    uint8_t width = data ? 4 : 2;
 
-    if (at > drv->notify.length - 2u || (at & 1) != 0)
+    if (drv->notify.length < width || at > drv->notify.length - width || (at & (width - 1u)) != 0)
         return VIRTIO_ERR_NOTIFY;
-    *notify = virtio_notify_at_(&drv->notify, at, 2, index);
+    if (virtio_features_has(&drv->accepted, VIRTIO_FEATURE_NOTIF_CONFIG_DATA))
+        index = virtio_window_read16(&drv->regs, VIRTIO_COMMON_QUEUE_NOTIF_CONFIG_DATA);
+    *notify = virtio_notify_at_(&drv->notify, at, width, index, data);
     return 0;
+}
+
+VIRTIO_INLINE void virtio_modern_queue_reset_(const struct virtio_drv *drv, uint16_t index)
+{
+    virtio_window_write16(&drv->regs, VIRTIO_COMMON_QUEUE_SELECT, index);
+    virtio_window_write16(&drv->regs, VIRTIO_COMMON_QUEUE_RESET, 1);
+}
+VIRTIO_INLINE bool virtio_modern_queue_resetting_(const struct virtio_drv *drv)
+{
+    return virtio_window_read16(&drv->regs, VIRTIO_COMMON_QUEUE_RESET) != 0 ||
+           virtio_modern_queue_in_use_(drv);
+}
+/* A field that lies outside the structure is not there, whatever is offered (D-COM-06). */
+VIRTIO_INLINE uint32_t virtio_modern_bits_(uint32_t length)
+{
+    uint32_t bits = 0;
+
+    if (length >= VIRTIO_COMMON_QUEUE_NOTIF_CONFIG_DATA + 2)
+        bits |= 1u << (VIRTIO_FEATURE_NOTIF_CONFIG_DATA - 32);
+    if (length >= VIRTIO_COMMON_QUEUE_RESET + 2)
+        bits |= 1u << (VIRTIO_FEATURE_RING_RESET - 32);
+    return bits;
 }
 
 VIRTIO_INLINE int virtio_modern_queue_enable_(const struct virtio_drv *drv, uint16_t index,
@@ -992,6 +1108,8 @@ VIRTIO_INLINE const struct virtio_transport *virtio_transport_pci_modern(void)
         virtio_modern_queue_size_,
         virtio_modern_queue_in_use_,
         virtio_modern_queue_enable_,
+        virtio_modern_queue_reset_,
+        virtio_modern_queue_resetting_,
         virtio_modern_irq_status_,
         virtio_pci_irq_ack_,
         false,
@@ -1034,6 +1152,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_pci_modern(struct virtio_drv *drv,
     drv->isr = virtio_pci_window_(bars, layout->place[VIRTIO_PCI_STRUCT_ISR]);
     drv->config = virtio_pci_window_(bars, layout->place[VIRTIO_PCI_STRUCT_DEVICE]);
     drv->notify_multiplier = layout->notify_multiplier;
+    drv->transport_bits = virtio_modern_bits_(drv->regs.length);
     if (!virtio_window_usable_(&drv->regs, VIRTIO_COMMON_LENGTH) ||
         !virtio_window_usable_(&drv->notify, 2) || !virtio_window_usable_(&drv->isr, 1))
         return VIRTIO_ERR_WINDOW;
@@ -1098,7 +1217,7 @@ VIRTIO_INLINE int virtio_legacy_queue_enable_(const struct virtio_drv *drv, uint
     virtio_window_write32(&drv->regs, VIRTIO_LEGACY_QUEUE_ADDRESS, (uint32_t)page);
     if (virtio_window_read32(&drv->regs, VIRTIO_LEGACY_QUEUE_ADDRESS) != page)
         return VIRTIO_ERR_QUEUE_REFUSED;
-    *notify = virtio_notify_at_(&drv->regs, VIRTIO_LEGACY_QUEUE_NOTIFY, 2, index);
+    *notify = virtio_notify_at_(&drv->regs, VIRTIO_LEGACY_QUEUE_NOTIFY, 2, index, false);
     return 0;
 }
 VIRTIO_INLINE uint32_t virtio_legacy_irq_status_(const struct virtio_drv *drv)
@@ -1119,6 +1238,8 @@ VIRTIO_INLINE const struct virtio_transport *virtio_transport_pci_legacy(void)
         virtio_legacy_queue_size_,
         virtio_legacy_queue_in_use_,
         virtio_legacy_queue_enable_,
+        NULL,
+        NULL,
         virtio_legacy_irq_status_,
         virtio_pci_irq_ack_,
         true,
@@ -1154,6 +1275,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_pci_legacy(struct virtio_drv *drv,
     if (!virtio_window_usable_(bar0, VIRTIO_LEGACY_CONFIG))
         return VIRTIO_ERR_WINDOW;
     drv->regs = *bar0;
+    drv->transport_bits = 0;
     drv->config.kind = VIRTIO_WINDOW_NONE;
     drv->transport = virtio_transport_pci_legacy();
     virtio_drv_pci_msix(drv, msix_on);
@@ -1199,6 +1321,7 @@ enum virtio_mmio_reg {
     VIRTIO_MMIO_REG_QUEUE_DESC = 0x080,
     VIRTIO_MMIO_REG_QUEUE_DRIVER = 0x090,
     VIRTIO_MMIO_REG_QUEUE_DEVICE = 0x0a0,
+    VIRTIO_MMIO_REG_QUEUE_RESET = 0x0c0,
     VIRTIO_MMIO_REG_CONFIG_GENERATION = 0x0fc,
     VIRTIO_MMIO_REG_CONFIG = 0x100
 };
@@ -1249,8 +1372,20 @@ VIRTIO_INLINE int virtio_mmio_queue_enable_(const struct virtio_drv *drv, uint16
     virtio_window_write32(regs, VIRTIO_MMIO_REG_QUEUE_READY, 1);
     if (virtio_window_read32(regs, VIRTIO_MMIO_REG_QUEUE_READY) != 1)
         return VIRTIO_ERR_QUEUE_REFUSED;
-    *notify = virtio_notify_at_(regs, VIRTIO_MMIO_REG_QUEUE_NOTIFY, 4, index);
+    *notify = virtio_notify_at_(
+        regs, VIRTIO_MMIO_REG_QUEUE_NOTIFY, 4, index,
+        virtio_features_has(&drv->accepted, VIRTIO_FEATURE_NOTIFICATION_DATA));
     return 0;
+}
+VIRTIO_INLINE void virtio_mmio_queue_reset_(const struct virtio_drv *drv, uint16_t index)
+{
+    virtio_window_write32(&drv->regs, VIRTIO_MMIO_REG_QUEUE_SEL, index);
+    virtio_window_write32(&drv->regs, VIRTIO_MMIO_REG_QUEUE_RESET, 1);
+}
+VIRTIO_INLINE bool virtio_mmio_queue_resetting_(const struct virtio_drv *drv)
+{
+    return virtio_window_read32(&drv->regs, VIRTIO_MMIO_REG_QUEUE_RESET) != 0 ||
+           virtio_mmio_queue_in_use_(drv);
 }
 VIRTIO_INLINE uint32_t virtio_mmio_irq_status_(const struct virtio_drv *drv)
 {
@@ -1274,6 +1409,8 @@ VIRTIO_INLINE const struct virtio_transport *virtio_transport_mmio(void)
         virtio_mmio_queue_size_,
         virtio_mmio_queue_in_use_,
         virtio_mmio_queue_enable_,
+        virtio_mmio_queue_reset_,
+        virtio_mmio_queue_resetting_,
         virtio_mmio_irq_status_,
         virtio_mmio_irq_ack_,
         false,
@@ -1307,6 +1444,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_mmio(struct virtio_drv *drv,
     drv->config = virtio_window_sub(window, VIRTIO_MMIO_REG_CONFIG,
                                     window->length - VIRTIO_MMIO_REG_CONFIG);
     drv->device_type = type;
+    drv->transport_bits = 1u << (VIRTIO_FEATURE_RING_RESET - 32);
     drv->transport = virtio_transport_mmio();
     return 0;
 }

@@ -4,18 +4,17 @@
  * @brief The virtqueue: driver side and device side in one freestanding header.
  *
  * This file is the data path only: it knows memory, not registers. It needs no other file, no
- * library and no allocator, and follows VIRTIO 1.0 to 1.4 and the legacy interface. The split ring
- * is implemented; the types and calls leave room for the packed one.
+ * library and no allocator, and follows VIRTIO 1.0 to 1.4 and the legacy interface. Split and packed
+ * rings are served by the same calls; which one a queue is, is said once, when it starts.
  *
  * How to use, driver side:
  *
  *     static struct virtq_slot slots[256];
- *     static _Alignas(4096) uint8_t mem[VIRTQ_SPLIT_BYTES(256, 4096)];
+ *     static _Alignas(64) uint8_t mem[VIRTQ_BYTES(256, 64)];
  *     struct virtq_areas areas;
  *     struct virtq_driver q;
  *
- *     virtq_split_areas(&areas, mem, 256, 4096);
- *     areas.flags = VIRTQ_EVENT_IDX;                       // as negotiated
+ *     virtq_areas_set(&areas, mem, 256, 64, VIRTQ_PACKED | VIRTQ_EVENT_IDX); // as negotiated
  *     virtq_driver_init(&q, &areas, slots);
  *     virtq_driver_add_writable(&q, seg, my_request);      // exposes nothing yet
  *     virtq_driver_publish(&q);                            // all added so far become visible
@@ -43,9 +42,14 @@
  *     1. Configuration
  *     2. Memory ordering contract
  *     3. Types
- *     4. Layout and shared internals
- *     5. Split ring, driver side
- *     6. Split ring, device side
+ *     4. Layout
+ *     5. Shared internals
+ *     6. Split ring, driver side
+ *     7. Packed ring, driver side
+ *     8. Driver side
+ *     9. Split ring, device side
+ *     10. Packed ring, device side
+ *     11. Device side
  */
 #ifndef VIRTIO_RING_H
 #define VIRTIO_RING_H
@@ -63,11 +67,41 @@
  * --------------------------------------------------------------------------- */
 /**
  * @defgroup virtq_config Ring configuration
- * Facts of the platform. Each macro can be defined before this file is included, or in the file
- * named by VIRTIO_CONFIG_FILE; it must then be the same in the whole program. None of them changes
- * the layout of a struct.
+ * Facts of the platform, and what to leave out. Each macro can be defined before this file is
+ * included, or in the file named by VIRTIO_CONFIG_FILE; it must then be the same in the whole
+ * program. None of them changes the layout of a struct.
  * @{
  */
+
+/** Sides that are compiled in. Default: both. */
+#ifndef VIRTIO_HAVE_DRIVER
+#define VIRTIO_HAVE_DRIVER 1
+#endif
+#ifndef VIRTIO_HAVE_DEVICE
+#define VIRTIO_HAVE_DEVICE 1
+#endif
+
+/** Queue properties (bits of enum virtq_flag) that a queue of this program can have, and those that
+ *  every one has. No code is compiled for what cannot be, and none looks for what always is: with
+ *  VIRTQ_PACKED left out of the one, or put into the other, nothing is left of the other format. A
+ *  queue of another kind is refused when it starts (VIRTQ_ERR_FLAGS). Default: all but
+ *  VIRTQ_FOREIGN_ENDIAN, and none. */
+#ifndef VIRTIO_RING_FLAGS
+#define VIRTIO_RING_FLAGS 0x3f8
+#endif
+#ifndef VIRTIO_RING_ALWAYS
+#define VIRTIO_RING_ALWAYS 0
+#endif
+
+/** 1: buffers of one descriptor take a short way of their own, beside the one for all. Default: 0 where
+ *  the compiler optimises for size. */
+#ifndef VIRTIO_FAST_PATHS
+#ifdef __OPTIMIZE_SIZE__
+#define VIRTIO_FAST_PATHS 0
+#else
+#define VIRTIO_FAST_PATHS 1
+#endif
+#endif
 
 /** Linkage of every function. Default: `static inline`. */
 #ifndef VIRTIO_INLINE
@@ -113,35 +147,38 @@
 /*
  * Every access to shared ring memory goes through the macros below, so that a port with
  * non-coherent memory can add cache maintenance and a test can record them. The pointers are
- * naturally aligned unless the name says otherwise. A load macro reads memory exactly once.
+ * naturally aligned. A load macro reads memory exactly once.
  */
 
-/** One plain load or store; ordered only by the fences around it. Default: a volatile access. */
+/** One load or store; ordered only by the fences around it. Loads are of what the peer may be writing:
+ *  a volatile access, so that it is one. Stores are of what nobody looks at before the release store
+ *  that follows; the struct tells the compiler that they change no 16-bit field of a queue. */
 #ifndef VIRTIO_LOAD16
+struct virtq_cell16_ {
+    uint16_t value;
+};
 #define VIRTIO_LOAD8(p) (*(const volatile uint8_t *)(p))
 #define VIRTIO_LOAD16(p) (*(const volatile uint16_t *)(p))
 #define VIRTIO_LOAD32(p) (*(const volatile uint32_t *)(p))
 #define VIRTIO_LOAD64(p) (*(const volatile uint64_t *)(p))
 #define VIRTIO_STORE8(p, v) ((void)(*(volatile uint8_t *)(p) = (v)))
-#define VIRTIO_STORE16(p, v) ((void)(*(volatile uint16_t *)(p) = (v)))
-#define VIRTIO_STORE32(p, v) ((void)(*(volatile uint32_t *)(p) = (v)))
-#define VIRTIO_STORE64(p, v) ((void)(*(volatile uint64_t *)(p) = (v)))
+#define VIRTIO_STORE16(p, v) ((void)(((volatile struct virtq_cell16_ *)(void *)(p))->value = (v)))
+#define VIRTIO_STORE32(p, v) ((void)(*(uint32_t *)(p) = (v)))
+#define VIRTIO_STORE64(p, v) ((void)(*(uint64_t *)(p) = (v)))
 #endif
 
-/** Full fence: no earlier access passes any later one, loads after stores included. */
-#ifndef VIRTIO_FENCE_FULL
-#define VIRTIO_FENCE_FULL() __atomic_thread_fence(__ATOMIC_SEQ_CST)
-#endif
-
-/** Accesses to the 16-bit words that both sides touch at the same time: the indices (acquire and
- *  release) and the suppression hints (relaxed). Default: the compiler's atomics where they are
- *  inline, else a volatile access and a fence (16-bit builtins would become library calls). */
+/** Accesses to the words that both sides touch at the same time: indices and packed flags (acquire
+ *  and release), suppression hints (relaxed: single-copy atomic, no order). Default: the compiler's
+ *  atomics where they are inline, else a volatile access and a fence (16-bit builtins would become
+ *  library calls). */
 #ifndef VIRTIO_LOAD_ACQUIRE16
 #if defined(__GCC_HAVE_SYNC_COMPARE_AND_SWAP_2)
 #define VIRTIO_LOAD_ACQUIRE16(p) __atomic_load_n((const uint16_t *)(p), __ATOMIC_ACQUIRE)
 #define VIRTIO_LOAD_RELAXED16(p) __atomic_load_n((const uint16_t *)(p), __ATOMIC_RELAXED)
+#define VIRTIO_LOAD_RELAXED32(p) __atomic_load_n((const uint32_t *)(p), __ATOMIC_RELAXED)
 #define VIRTIO_STORE_RELEASE16(p, v) __atomic_store_n((uint16_t *)(p), (v), __ATOMIC_RELEASE)
 #define VIRTIO_STORE_RELAXED16(p, v) __atomic_store_n((uint16_t *)(p), (v), __ATOMIC_RELAXED)
+#define VIRTIO_STORE_RELAXED32(p, v) __atomic_store_n((uint32_t *)(p), (v), __ATOMIC_RELAXED)
 #else
 VIRTIO_INLINE uint16_t virtq_load_acquire16_(const void *p)
 {
@@ -157,8 +194,50 @@ VIRTIO_INLINE void virtq_store_release16_(void *p, uint16_t value)
 }
 #define VIRTIO_LOAD_ACQUIRE16(p) virtq_load_acquire16_(p)
 #define VIRTIO_LOAD_RELAXED16(p) (*(const volatile uint16_t *)(p))
+#define VIRTIO_LOAD_RELAXED32(p) (*(const volatile uint32_t *)(p))
 #define VIRTIO_STORE_RELEASE16(p, v) virtq_store_release16_((p), (v))
 #define VIRTIO_STORE_RELAXED16(p, v) ((void)(*(volatile uint16_t *)(p) = (v)))
+#define VIRTIO_STORE_RELAXED32(p, v) ((void)(*(volatile uint32_t *)(p) = (v)))
+#endif
+#endif
+
+/** Full fence: no earlier access passes any later one, loads after stores included. */
+#ifndef VIRTIO_FENCE_FULL
+#define VIRTIO_FENCE_FULL() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#endif
+
+/**
+ * Fences towards a peer that is no CPU of this system (VIRTQ_ORDER_PLATFORM), where they differ from
+ * those towards another CPU. Ring memory is ordinary cacheable memory, so they differ only on Arm
+ * A-profile, whose compiler fences cover the inner shareable domain; a device may sit in the outer:
+ *
+ * | CPU | between CPUs | towards a device |
+ * |---|---|---|
+ * | x86 | plain loads and stores, locked instruction as full fence | the same |
+ * | Arm A-profile | `ldar`/`stlr` or `dmb ish` | `dmb oshld`, `dmb osh` |
+ * | Arm M-profile | `dmb` | the same: it ignores the domain |
+ * | RISC-V | `fence` on memory | the same: I/O order belongs to the register access |
+ * | POWER, s390x, other | the compiler's fences | the same |
+ *
+ * VIRTIO_PLATFORM_ACQUIRE follows a load and orders it before all later accesses,
+ * VIRTIO_PLATFORM_RELEASE orders all earlier accesses before a store, VIRTIO_PLATFORM_FULL is a full
+ * fence. Default: as the table says.
+ */
+#ifndef VIRTIO_HAVE_PLATFORM_FENCES
+#if defined(__aarch64__) || (defined(__ARM_ARCH) && __ARM_ARCH >= 7 && __ARM_ARCH_PROFILE == 'A')
+#define VIRTIO_HAVE_PLATFORM_FENCES 1
+#ifdef __aarch64__
+#define VIRTIO_PLATFORM_ACQUIRE() __asm__ volatile("dmb oshld" ::: "memory")
+#else
+#define VIRTIO_PLATFORM_ACQUIRE() __asm__ volatile("dmb osh" ::: "memory")
+#endif
+#define VIRTIO_PLATFORM_RELEASE() __asm__ volatile("dmb osh" ::: "memory")
+#define VIRTIO_PLATFORM_FULL() __asm__ volatile("dmb osh" ::: "memory")
+#else
+#define VIRTIO_HAVE_PLATFORM_FENCES 0
+#define VIRTIO_PLATFORM_ACQUIRE() ((void)0)
+#define VIRTIO_PLATFORM_RELEASE() ((void)0)
+#define VIRTIO_PLATFORM_FULL() ((void)0)
 #endif
 #endif
 /** @} */
@@ -168,14 +247,14 @@ VIRTIO_INLINE void virtq_store_release16_(void *p, uint16_t value)
  * --------------------------------------------------------------------------- */
 /**
  * @defgroup virtq_ordering Memory ordering
- * Four pairs carry the whole protocol. The comments in the code name the letter.
+ * Four pairs carry the whole protocol, in both formats. The comments in the code name the letter.
  *
  * | pair | writer | reader | carries | weaker fails because |
  * |---|---|---|---|---|
- * | A | driver publish: release store of avail idx | device pop: acquire load | descriptors, ring slots, readable data | the device would fetch a descriptor of an earlier buffer |
- * | B | device flush: release store of used idx | driver take: acquire load | used entries, written data | the driver would free a slot by a stale id |
- * | C | driver publish, full fence, load of avail_event / used flags | device kick_on: store of avail_event / used flags, full fence, load of avail idx | - | each side could read the other's old value: work pending and nobody notified |
- * | D | device flush, full fence, load of used_event / avail flags | driver irq_on: store of used_event / avail flags, full fence, load of used idx | - | as C, for interrupts |
+ * | A | driver publish: release store of avail idx; packed: of the first head's flags | device pop: acquire load | descriptors, ring slots, readable data | the device would fetch a descriptor of an earlier buffer |
+ * | B | device flush: release store of used idx; packed: of the first used flags | driver take: acquire load | used entries, written data | the driver would free a slot by a stale id |
+ * | C | driver publish, full fence, load of avail_event / used flags / device event area | device kick_on: store of the same, full fence, load of avail idx / head flags | - | each side could read the other's old value: work pending and nobody notified |
+ * | D | device flush, full fence, load of used_event / avail flags / driver event area | driver irq_on: store of the same, full fence, load of used idx / used flags | - | as C, for interrupts |
  *
  * Each side of a queue is single-threaded: *serialise all calls on one queue side*. The two sides
  * may run at the same time. Different queues share nothing.
@@ -196,38 +275,49 @@ enum {
 
 /** Properties of a queue, as negotiated: virtq_areas::flags. */
 enum virtq_flag {
-    VIRTQ_EVENT_IDX = 1, /**< VIRTIO_F_EVENT_IDX (29) */
-    VIRTQ_INDIRECT = 2,  /**< VIRTIO_F_INDIRECT_DESC (28) */
-    VIRTQ_LEGACY = 4     /**< VERSION_1 not negotiated: ring in the CPU's byte order, and a used
-                              length beyond the buffer is clamped, not refused (D-LEG-06) */
+    VIRTQ_EVENT_IDX = 0x08, /**< VIRTIO_F_EVENT_IDX (29) */
+    VIRTQ_INDIRECT = 0x10,  /**< VIRTIO_F_INDIRECT_DESC (28) */
+    VIRTQ_LEGACY = 0x20,    /**< VERSION_1 not negotiated: ring in the CPU's byte order, and a used
+                                 length beyond the buffer is clamped, not refused (D-LEG-06) */
+    VIRTQ_PACKED = 0x40,    /**< VIRTIO_F_RING_PACKED (34); not together with VIRTQ_LEGACY */
+    VIRTQ_IN_ORDER = 0x80,  /**< VIRTIO_F_IN_ORDER (35); not together with VIRTQ_LEGACY */
+    VIRTQ_ORDER_PLATFORM = 0x100,  /**< VIRTIO_F_ORDER_PLATFORM (36): the peer is no CPU */
+    VIRTQ_NOTIFY_ON_EMPTY = 0x200, /**< VIRTIO_F_NOTIFY_ON_EMPTY (24), split rings */
+    VIRTQ_FOREIGN_ENDIAN = 0x400   /**< with VIRTQ_LEGACY: ring in the order that is not the CPU's;
+                                        left out unless VIRTIO_RING_FLAGS has it */
 };
 
 /** Errors of this file: always negative. Names and meaning: virtq_err_name(). */
 enum virtq_err {
     /* the caller's own doing; nothing was changed */
-    VIRTQ_ERR_SIZE = -1,  /**< queue size 0, above 32768 or not a power of two */
-    VIRTQ_ERR_ALIGN = -2, /**< an area is not aligned (16, 2 and 4 bytes) or NULL */
-    VIRTQ_ERR_EMPTY = -3, /**< a buffer needs at least one segment (L-VQ-04) */
-    VIRTQ_ERR_LENGTH = -4, /**< a buffer holds more than 2^32 bytes (D-SPLIT-02) */
-    VIRTQ_ERR_TOO_LONG = -5, /**< more segments than the queue has entries (D-SPLIT-03) */
+    VIRTQ_ERR_SIZE = -1,  /**< queue size 0, above 32768 or, split, not a power of two */
+    VIRTQ_ERR_ALIGN = -2, /**< an area is not aligned (16, 2 and 4 bytes; packed 16, 4 and 4) or
+                               NULL */
+    VIRTQ_ERR_FLAGS = -3, /**< flags that exclude each other, or a format not compiled in */
+    VIRTQ_ERR_POSITION = -4, /**< a position that no queue of this size can have */
+    VIRTQ_ERR_EMPTY = -5,    /**< a buffer needs at least one segment (L-VQ-04) */
+    VIRTQ_ERR_LENGTH = -6,   /**< a buffer holds more than 2^32 bytes (D-SPLIT-02) */
+    VIRTQ_ERR_TOO_LONG = -7, /**< more segments than the queue has entries (D-SPLIT-03) */
     /* no room now */
-    VIRTQ_ERR_FULL = -6, /**< not enough free descriptors: take completions, then retry */
+    VIRTQ_ERR_FULL = -8, /**< not enough free descriptors: take completions, then retry */
     /* the peer violated the protocol: the queue is broken until it is initialised again */
-    VIRTQ_ERR_BROKEN = -7,    /**< an earlier call found the violation */
-    VIRTQ_ERR_USED_IDX = -8,  /**< used idx passed what was made available (D-SPLIT-12) */
-    VIRTQ_ERR_USED_ID = -9,   /**< used id is not an outstanding buffer (D-SPLIT-12) */
-    VIRTQ_ERR_USED_LEN = -10, /**< used len beyond the writable bytes (D-SPLIT-12) */
-    VIRTQ_ERR_AVAIL_IDX = -11, /**< avail idx jumped by more than the queue size (V-SPLIT-06) */
-    VIRTQ_ERR_AVAIL_HEAD = -12, /**< head index outside the descriptor table (V-SPLIT-06) */
+    VIRTQ_ERR_BROKEN = -9,     /**< an earlier call found the violation */
+    VIRTQ_ERR_USED_IDX = -10,  /**< used idx passed what was made available (D-SPLIT-12) */
+    VIRTQ_ERR_USED_ID = -11,   /**< used id is not an outstanding buffer (D-SPLIT-12, D-PACK-13,
+                                    D-INO-04) */
+    VIRTQ_ERR_USED_LEN = -12,  /**< used len beyond the writable bytes (D-SPLIT-12, D-PACK-13) */
+    VIRTQ_ERR_AVAIL_IDX = -13, /**< more was made available than the queue holds (V-SPLIT-06) */
+    VIRTQ_ERR_AVAIL_HEAD = -14, /**< head index outside the descriptor table (V-SPLIT-06) */
+    VIRTQ_ERR_AVAIL_LIST = -15, /**< packed list that does not end in the free slots (V-PACK-09) */
     /* one chain is malformed: its head is consumed and named by virtq_chain::token */
     VIRTQ_ERR_CHAIN_NEXT = -20,  /**< next link outside the table (V-SPLIT-06) */
     VIRTQ_ERR_CHAIN_LOOP = -21,  /**< more links than the table has entries (V-SPLIT-06) */
     VIRTQ_ERR_CHAIN_ORDER = -22, /**< readable after writable (D-VQ-01) */
     VIRTQ_ERR_CHAIN_LENGTH = -23, /**< addr + len wraps, or more than 2^32 bytes in all */
     VIRTQ_ERR_CHAIN_CAPACITY = -24, /**< legal, but longer than the caller's segment array */
-    VIRTQ_ERR_INDIRECT_OFF = -25, /**< INDIRECT without the feature (D-IND-01) */
+    VIRTQ_ERR_INDIRECT_OFF = -25, /**< INDIRECT without the feature (D-IND-01, D-IND-06) */
     VIRTQ_ERR_INDIRECT_NESTED = -26, /**< INDIRECT inside a table (D-IND-02) */
-    VIRTQ_ERR_INDIRECT_NEXT = -27, /**< INDIRECT together with NEXT (D-IND-03) */
+    VIRTQ_ERR_INDIRECT_NEXT = -27, /**< INDIRECT together with NEXT (D-IND-03, D-IND-07) */
     VIRTQ_ERR_INDIRECT_LEN = -28, /**< table length 0 or no multiple of 16 (D-IND-04) */
     VIRTQ_ERR_INDIRECT_MAP = -29  /**< the mapping hook refused the table */
 };
@@ -271,13 +361,16 @@ struct virtq_chain {
 };
 
 /** Where a queue lives. Ownership: descriptor area and driver area are written by the driver side
- *  only, the device area by the device side only. */
+ *  only (packed: the device side writes used descriptors too), the device area by the device side
+ *  only. */
 struct virtq_areas {
     uint16_t num;   /**< queue size in entries */
     uint16_t flags; /**< enum virtq_flag */
-    void *desc;     /**< descriptor area: the descriptor table; 16-byte aligned */
-    void *driver;   /**< driver area: the available ring; 2-byte aligned */
-    void *device;   /**< device area: the used ring; 4-byte aligned */
+    void *desc;     /**< descriptor area: split table or packed ring; 16-byte aligned */
+    void *driver;   /**< driver area: split available ring, 2-byte aligned; packed driver event
+                         suppression, 4-byte aligned */
+    void *device;   /**< device area: split used ring; packed device event suppression; 4-byte
+                         aligned */
 };
 
 /** Byte offsets of the three areas in one contiguous piece of memory; desc is at 0. */
@@ -287,16 +380,16 @@ struct virtq_offsets {
     uint32_t total;
 };
 
-/** What the driver side remembers of one descriptor. Private: never in shared memory. */
+/** What the driver side remembers of one descriptor (split) or buffer id (packed). Private: never in
+ *  shared memory. */
 struct virtq_slot {
     void *cookie;
-    uint32_t writable; /**< in a chain's head: bytes the device may write; in its second
-                            descriptor: the index of the last one */
-    uint16_t next;     /**< chain or free list */
-    uint16_t count;    /**< descriptors of the chain; 0: not the head of an outstanding one */
+    uint32_t writable; /**< of an outstanding buffer: bytes the device may write */
+    uint16_t next;     /**< chain or free list; IN_ORDER: a mark, see virtq_driver_batch_end_() */
+    uint16_t count;    /**< descriptors of the buffer; 0: not the head of an outstanding one */
 };
 
-/** Descriptor, 2.7.5. Wire format: fields in ring byte order, only through the accessors. */
+/** Split descriptor, 2.7.5. Wire format: fields in ring byte order, only through the accessors. */
 struct virtq_split_desc {
     uint64_t addr;
     uint32_t len;
@@ -310,36 +403,61 @@ struct virtq_split_used {
     uint32_t len;
 };
 
+/** Packed descriptor, 2.8.13. Wire format, as above. The event suppression structure of 2.8.14 is
+ *  read and written as one 32-bit word: offset and wrap counter in bits 15:0, flags in 17:16. */
+struct virtq_packed_desc {
+    uint64_t addr;
+    uint32_t len;
+    uint16_t id;
+    uint16_t flags;
+};
+
 VIRTIO_STATIC_ASSERT(sizeof(struct virtq_split_desc) == 16, "descriptor, 2.7.5");
 VIRTIO_STATIC_ASSERT(offsetof(struct virtq_split_desc, len) == 8, "descriptor, 2.7.5");
 VIRTIO_STATIC_ASSERT(offsetof(struct virtq_split_desc, flags) == 12, "descriptor, 2.7.5");
 VIRTIO_STATIC_ASSERT(offsetof(struct virtq_split_desc, next) == 14, "descriptor, 2.7.5");
 VIRTIO_STATIC_ASSERT(sizeof(struct virtq_split_used) == 8, "used element, 2.7.8");
+VIRTIO_STATIC_ASSERT(sizeof(struct virtq_packed_desc) == 16, "descriptor, 2.8.13");
+VIRTIO_STATIC_ASSERT(offsetof(struct virtq_packed_desc, len) == 8, "descriptor, 2.8.13");
+VIRTIO_STATIC_ASSERT(offsetof(struct virtq_packed_desc, id) == 12, "descriptor, 2.8.13");
+VIRTIO_STATIC_ASSERT(offsetof(struct virtq_packed_desc, flags) == 14, "descriptor, 2.8.13");
 
-/** Flags of the wire (2.7.5, 2.7.6, 2.7.8). */
+/** Flags of the wire (2.7.5, 2.7.6, 2.7.8; packed 2.8.1, 2.8.14). */
 enum {
     VIRTQ_DESC_FLAG_NEXT = 1,
     VIRTQ_DESC_FLAG_WRITE = 2,
     VIRTQ_DESC_FLAG_INDIRECT = 4,
+    VIRTQ_DESC_FLAG_AVAIL = 1 << 7, /**< packed */
+    VIRTQ_DESC_FLAG_USED = 1 << 15, /**< packed */
     VIRTQ_AVAIL_FLAG_NO_IRQ = 1,
-    VIRTQ_USED_FLAG_NO_KICK = 1
+    VIRTQ_USED_FLAG_NO_KICK = 1,
+    VIRTQ_EVENT_ENABLE = 0,
+    VIRTQ_EVENT_DISABLE = 1,
+    VIRTQ_EVENT_DESC = 2 /**< only with EVENT_IDX */
 };
 
-/** Driver side of a queue. Private; zero it, then virtq_driver_init(). Indices are free-running
- *  16-bit counters, so that only differences mean anything (L-SPLIT-05). */
+/**
+ * Driver side of a queue. Private; zero it, then virtq_driver_init(). A live queue may be moved: copy
+ * the struct and the slots, and point `slots` to the copy.
+ *
+ * Positions (`added_idx` and so on): in a split ring free-running 16-bit counters, so that only
+ * differences mean anything (L-SPLIT-05); in a packed ring a slot in bits 14:0 and the wrap counter in
+ * bit 15, the form in which positions travel in event areas and notifications.
+ */
 struct virtq_driver {
-    struct virtq_split_desc *desc;
-    uint16_t *avail;          /**< flags, idx, ring[num], used_event */
-    uint16_t *used;           /**< flags, idx, {id, len}[num], avail_event */
+    void *desc;   /**< as in struct virtq_areas */
+    void *driver;
+    void *device;
     struct virtq_slot *slots; /**< caller's array of num */
-    uint16_t last;  /**< highest entry: queue size - 1, the mask of the free-running indices */
-    uint16_t flags; /**< enum virtq_flag, and whether broken */
+    /* Fields written together are not neighbours: merging their stores costs more than it saves. */
+    uint16_t last;  /**< highest entry: queue size - 1, the mask of free-running indices */
     uint16_t free_head;
+    uint16_t flags; /**< enum virtq_flag, whether broken, and the first head held back (packed) */
     uint16_t free_count;    /**< 0 in a broken queue, so that add need not look further */
-    uint16_t added_idx;     /**< next entry of the available ring to fill */
-    uint16_t published_idx; /**< what the device may see */
-    uint16_t kicked_idx;    /**< published_idx at the last kick decision */
-    uint16_t taken_idx;     /**< next entry of the used ring to read */
+    uint16_t kicked_idx;    /**< published_idx at the last decision to kick */
+    uint16_t added_idx;     /**< where the next buffer is made available */
+    uint16_t taken_idx;     /**< where the next completion appears */
+    uint16_t published_idx; /**< what the device may see ends here */
 };
 
 /**
@@ -351,26 +469,32 @@ struct virtq_driver {
  */
 typedef const void *(*virtq_map_fn)(void *ctx, uint64_t addr, uint32_t len);
 
-/** Device side of a queue. Private; zero it, then virtq_device_init(). */
+/** Device side of a queue. Private; zero it, then virtq_device_init(). Positions as in struct
+ *  virtq_driver. */
 struct virtq_device {
-    const struct virtq_split_desc *desc;
-    uint16_t *avail;
-    uint16_t *used;
+    void *desc;
+    void *driver;
+    void *device;
     virtq_map_fn map;
     void *map_ctx;
-    uint16_t last; /**< as in struct virtq_driver */
-    uint16_t flags;
-    uint16_t seen_idx;     /**< avail idx as last read and checked */
-    uint16_t popped_idx;   /**< next entry of the available ring to read */
-    uint16_t pushed_idx;   /**< next entry of the used ring to fill */
-    uint16_t flushed_idx;  /**< what the driver may see */
-    uint16_t signalled_idx; /**< flushed_idx at the last interrupt decision */
+    uint16_t last;
+    uint16_t popped_idx;  /**< next buffer to pop */
+    uint16_t flags;       /**< enum virtq_flag, and whether broken */
+    uint16_t pushed_idx;  /**< up to here buffers are completed */
+    uint16_t seen_idx;    /**< split: avail idx as last read and checked */
+    uint16_t flushed_idx; /**< what the driver may see ends here */
+    int16_t error;        /**< what broke the queue, or 0 */
+    uint16_t held_flags;  /**< packed: of the used descriptor at flushed_idx */
+    uint16_t batch_idx;   /**< IN_ORDER: where the next used entry goes if something waits for the
+                               flush: pushed_idx, or the start of the batch that it extends */
+    uint16_t signalled_idx; /**< flushed_idx at the last decision to interrupt */
 };
 
-/** Position of a device side, for migration and vhost GET/SET_VRING_BASE. */
-struct virtq_device_state {
-    uint16_t avail_idx; /**< next available entry to pop */
-    uint16_t used_idx;  /**< next used entry to fill */
+/** Positions of a queue side, for migration and vhost GET/SET_VRING_BASE. In packed form with the
+ *  wrap counter in bit 15. */
+struct virtq_position {
+    uint16_t avail_idx; /**< next available entry */
+    uint16_t used_idx;  /**< next used entry */
 };
 
 VIRTIO_STATIC_ASSERT(sizeof(struct virtq_slot) <= 8 + sizeof(void *), "slot budget");
@@ -379,47 +503,57 @@ VIRTIO_STATIC_ASSERT(sizeof(struct virtq_device) <= 64, "device state budget");
 /** @} */
 
 /* ---------------------------------------------------------------------------
- * 4. Layout and shared internals
+ * 4. Layout
  * --------------------------------------------------------------------------- */
 /**
  * @defgroup virtq_layout Ring memory
  * @{
  */
 
-/** Bytes of a split ring in one contiguous piece whose device area starts at a multiple of `align`
- *  (a power of two >= 4): a constant expression. Legacy PCI: align 4096 (L-LEG-03). */
-#define VIRTQ_SPLIT_BYTES(num, align)                                                              \
+/** Bytes of ring memory for a queue of either format in one contiguous piece whose device area
+ *  starts at a multiple of `align` (a power of two >= 4): a constant expression. Legacy PCI: align
+ *  4096 (L-LEG-03). */
+#define VIRTQ_BYTES(num, align)                                                                    \
     (VIRTQ_ALIGN_UP_(18u * (num) + 6u, (align)) + VIRTQ_ALIGN_UP_(8u * (num) + 6u, (align)))
+/** The same for a packed ring alone, which is smaller. */
+#define VIRTQ_PACKED_BYTES(num, align)                                                             \
+    (VIRTQ_ALIGN_UP_(16u * (num) + 4u, (align)) + VIRTQ_ALIGN_UP_(4u, (align)))
 #define VIRTQ_ALIGN_UP_(x, align) (((x) + (align)-1u) & ~((align)-1u))
 
-/** True for the queue sizes a split ring can have: 1, 2, 4 ... 32768 (L-SPLIT-05). Any context. */
-VIRTIO_INLINE bool virtq_split_size_ok(uint32_t num)
+/** True for the queue sizes a ring with these flags can have: packed 1 to 32768, split only powers
+ *  of two among them (L-SPLIT-05, L-PACK-03). Any context. */
+VIRTIO_INLINE bool virtq_size_ok(uint32_t num, uint16_t flags)
 {
-    return num != 0 && num <= VIRTQ_MAX_SIZE && (num & (num - 1)) == 0;
+    return num != 0 && num <= VIRTQ_MAX_SIZE && ((flags & VIRTQ_PACKED) || (num & (num - 1)) == 0);
 }
 
-/** Offsets of the areas as VIRTQ_SPLIT_BYTES() counts them. `num` is a legal size, `align` a power
- *  of two from 4 to 65536. Any context. L-SPLIT-04, L-LEG-03. */
-VIRTIO_INLINE struct virtq_offsets virtq_split_offsets(uint16_t num, uint32_t align)
+/** Offsets of the areas as VIRTQ_BYTES() and VIRTQ_PACKED_BYTES() count them. `num` is a legal size,
+ *  `align` a power of two from 4 to 65536. Any context. L-SPLIT-04, L-LEG-03, L-PACK-03. */
+VIRTIO_INLINE struct virtq_offsets virtq_area_offsets(uint16_t num, uint32_t align, uint16_t flags)
 {
     struct virtq_offsets at;
 
     VIRTIO_ASSERT(align >= 4 && (align & (align - 1)) == 0);
     at.driver = 16u * num;
-    at.device = VIRTQ_ALIGN_UP_(18u * num + 6u, align);
-    at.total = VIRTQ_SPLIT_BYTES((uint32_t)num, align);
+    if (flags & VIRTQ_PACKED) {
+        at.device = VIRTQ_ALIGN_UP_(16u * num + 4u, align);
+        at.total = VIRTQ_PACKED_BYTES((uint32_t)num, align);
+    } else {
+        at.device = VIRTQ_ALIGN_UP_(18u * num + 6u, align);
+        at.total = VIRTQ_BYTES((uint32_t)num, align);
+    }
     return at;
 }
 
-/** Points `areas` into `mem`, VIRTQ_SPLIT_BYTES(num, align) bytes aligned to `align` and to 16;
- *  clears flags. Any context. */
-VIRTIO_INLINE void virtq_split_areas(struct virtq_areas *areas, void *mem, uint16_t num,
-                                     uint32_t align)
+/** Points `areas` into `mem`: as many bytes as virtq_area_offsets() says, aligned to `align` and to 16.
+ *  Any context. */
+VIRTIO_INLINE void virtq_areas_set(struct virtq_areas *areas, void *mem, uint16_t num,
+                                   uint32_t align, uint16_t flags)
 {
-    struct virtq_offsets at = virtq_split_offsets(num, align);
+    struct virtq_offsets at = virtq_area_offsets(num, align, flags);
 
     areas->num = num;
-    areas->flags = 0;
+    areas->flags = flags;
     areas->desc = mem;
     areas->driver = (uint8_t *)mem + at.driver;
     areas->device = (uint8_t *)mem + at.device;
@@ -429,8 +563,10 @@ VIRTIO_INLINE void virtq_split_areas(struct virtq_areas *areas, void *mem, uint1
 VIRTIO_INLINE const char *virtq_err_name(int err)
 {
     switch (err) {
-    case VIRTQ_ERR_SIZE: return "queue size is not a power of two from 1 to 32768";
+    case VIRTQ_ERR_SIZE: return "queue size is not one a ring of this format can have";
     case VIRTQ_ERR_ALIGN: return "queue area missing or not aligned";
+    case VIRTQ_ERR_FLAGS: return "queue properties exclude each other or are not compiled in";
+    case VIRTQ_ERR_POSITION: return "queue position is not one a ring of this size can have";
     case VIRTQ_ERR_EMPTY: return "buffer without a segment";
     case VIRTQ_ERR_LENGTH: return "buffer of more than 2^32 bytes";
     case VIRTQ_ERR_TOO_LONG: return "buffer has more segments than the queue has entries";
@@ -439,8 +575,9 @@ VIRTIO_INLINE const char *virtq_err_name(int err)
     case VIRTQ_ERR_USED_IDX: return "device moved the used index too far";
     case VIRTQ_ERR_USED_ID: return "device used a buffer that is not outstanding";
     case VIRTQ_ERR_USED_LEN: return "device says it wrote more than the buffer holds";
-    case VIRTQ_ERR_AVAIL_IDX: return "driver moved the available index too far";
+    case VIRTQ_ERR_AVAIL_IDX: return "driver made more available than the queue holds";
     case VIRTQ_ERR_AVAIL_HEAD: return "driver made a descriptor available that does not exist";
+    case VIRTQ_ERR_AVAIL_LIST: return "driver made a list available that does not end";
     case VIRTQ_ERR_CHAIN_NEXT: return "chain links outside its table";
     case VIRTQ_ERR_CHAIN_LOOP: return "chain longer than its table";
     case VIRTQ_ERR_CHAIN_ORDER: return "chain has a readable segment after a writable one";
@@ -464,21 +601,46 @@ VIRTIO_INLINE bool virtq_err_names_chain(int err)
 
 /**
  * The event test of 2.7.10: was the entry at index `event` written while idx went from `old` to
- * `now`? The only formula for it; the casts make it right across 65535 (L-EVT-05). Any context.
+ * `now`? The only formula for it: the spec's `(u16)(now - event - 1) < (u16)(now - old)` with both
+ * sides counted from `old`. The casts make it right across 65535 (L-EVT-05). Any context.
  */
 VIRTIO_INLINE bool virtq_event_due(uint16_t event, uint16_t now, uint16_t old)
 {
-    return (uint16_t)(now - event - 1) < (uint16_t)(now - old);
+    return (uint16_t)(event - old) < (uint16_t)(now - old);
 }
 /** @} */
 
-enum { VIRTQ_BROKEN_ = 0x8000 }; /* in flags of either side */
+/* ---------------------------------------------------------------------------
+ * 5. Shared internals
+ * --------------------------------------------------------------------------- */
+enum {
+    /* In flags of either side, beside enum virtq_flag. */
+    VIRTQ_HELD_FLAGS_ = 0x0007, /* driver, packed: WRITE, NEXT, INDIRECT of the head held back */
+    VIRTQ_HELD_ = 0x0800,       /* driver, packed: there is one */
+    VIRTQ_LATE_ = 0x4000,       /* packed: more than a lap since the last decision to notify */
+    VIRTQ_BROKEN_ = 0x8000,
+    VIRTQ_WRAP_ = 0x8000,                                        /* in a packed position */
+    VIRTQ_LAP_ = VIRTQ_DESC_FLAG_AVAIL | VIRTQ_DESC_FLAG_USED,   /* in packed flags */
+    VIRTQ_MORE_ = VIRTQ_DESC_FLAG_NEXT | VIRTQ_DESC_FLAG_INDIRECT /* not a chain of one */
+};
 
-/* Ring byte order: little-endian, or the CPU's own under VIRTQ_LEGACY. Folds to nothing on a
- * little-endian CPU. */
+/* Has a queue this property? Folds away where that is known. */
+VIRTIO_INLINE bool virtq_has_(uint16_t flags, uint16_t flag)
+{
+    return (((flags & VIRTIO_RING_FLAGS) | VIRTIO_RING_ALWAYS) & flag) != 0;
+}
+VIRTIO_INLINE bool virtq_is_packed_(uint16_t flags)
+{
+    return virtq_has_(flags, VIRTQ_PACKED);
+}
+
+/* Ring byte order: little-endian, or under VIRTQ_LEGACY the CPU's own or the other one. Folds to
+ * nothing on a little-endian CPU without VIRTQ_FOREIGN_ENDIAN. */
 VIRTIO_INLINE bool virtq_swapped_(uint16_t flags)
 {
-    return VIRTIO_BIG_ENDIAN && !(flags & VIRTQ_LEGACY);
+    if (virtq_has_(flags, VIRTQ_FOREIGN_ENDIAN))
+        return true;
+    return VIRTIO_BIG_ENDIAN && !virtq_has_(flags, VIRTQ_LEGACY);
 }
 VIRTIO_INLINE uint16_t virtq_order16_(uint16_t flags, uint16_t value)
 {
@@ -493,43 +655,452 @@ VIRTIO_INLINE uint64_t virtq_order64_(uint16_t flags, uint64_t value)
     return virtq_swapped_(flags) ? __builtin_bswap64(value) : value;
 }
 
-/* Places inside the two rings (L-SPLIT-02, L-SPLIT-03); the event words follow the ring's *actual*
- * size. */
-enum { VIRTQ_RING_FLAGS_ = 0, VIRTQ_RING_IDX_ = 1, VIRTQ_AVAIL_RING_ = 2 };
+/* The ordered accesses, in the flavour the queue was started with. */
+VIRTIO_INLINE bool virtq_platform_(uint16_t flags)
+{
+    return VIRTIO_HAVE_PLATFORM_FENCES && virtq_has_(flags, VIRTQ_ORDER_PLATFORM);
+}
+VIRTIO_INLINE uint16_t virtq_load_acquire_(uint16_t flags, const void *p)
+{
+    uint16_t value;
 
-VIRTIO_INLINE uint16_t *virtq_avail_slot_(uint16_t *avail, uint16_t last, uint16_t idx)
-{
-    return avail + VIRTQ_AVAIL_RING_ + (size_t)(idx & last);
+    if (!virtq_platform_(flags))
+        return virtq_order16_(flags, VIRTIO_LOAD_ACQUIRE16(p));
+    value = VIRTIO_LOAD_RELAXED16(p);
+    VIRTIO_PLATFORM_ACQUIRE();
+    return virtq_order16_(flags, value);
 }
-VIRTIO_INLINE uint16_t *virtq_used_event_(uint16_t *avail, uint16_t last)
+VIRTIO_INLINE void virtq_store_release_(uint16_t flags, void *p, uint16_t value)
 {
-    return avail + VIRTQ_AVAIL_RING_ + (size_t)last + 1;
+    value = virtq_order16_(flags, value);
+    if (!virtq_platform_(flags)) {
+        VIRTIO_STORE_RELEASE16(p, value);
+        return;
+    }
+    VIRTIO_PLATFORM_RELEASE();
+    VIRTIO_STORE_RELAXED16(p, value);
 }
-VIRTIO_INLINE struct virtq_split_used *virtq_used_slot_(uint16_t *used, uint16_t last, uint16_t idx)
+VIRTIO_INLINE void virtq_fence_full_(uint16_t flags)
 {
-    return (struct virtq_split_used *)(void *)(used + 2) + (size_t)(idx & last);
+    if (virtq_platform_(flags))
+        VIRTIO_PLATFORM_FULL();
+    else
+        VIRTIO_FENCE_FULL();
 }
-VIRTIO_INLINE uint16_t *virtq_avail_event_(uint16_t *used, uint16_t last)
+
+/* Hints of the peer, and ours: unsynchronised words (L-EVT-08). */
+VIRTIO_INLINE uint16_t virtq_hint_get_(uint16_t flags, const uint16_t *hint)
 {
-    return used + 2 + 4 * ((size_t)last + 1);
+    return virtq_order16_(flags, VIRTIO_LOAD_RELAXED16(hint));
+}
+VIRTIO_INLINE void virtq_hint_set_(uint16_t flags, uint16_t *hint, uint16_t value)
+{
+    VIRTIO_STORE_RELAXED16(hint, virtq_order16_(flags, value));
+}
+
+/* Places inside the two split rings (L-SPLIT-02, L-SPLIT-03); the event words follow the ring's
+ * *actual* size. */
+VIRTIO_INLINE uint16_t *virtq_avail_idx_(void *avail)
+{
+    return (uint16_t *)avail + 1;
+}
+VIRTIO_INLINE uint16_t *virtq_avail_slot_(void *avail, uint32_t last, uint32_t idx)
+{
+    return (uint16_t *)avail + 2 + (size_t)(idx & last);
+}
+VIRTIO_INLINE uint16_t *virtq_used_event_(void *avail, uint32_t last)
+{
+    return (uint16_t *)avail + 3 + (size_t)last;
+}
+VIRTIO_INLINE uint16_t *virtq_used_idx_(void *used)
+{
+    return (uint16_t *)used + 1;
+}
+VIRTIO_INLINE struct virtq_split_used *virtq_used_slot_(void *used, uint32_t last, uint32_t idx)
+{
+    return (struct virtq_split_used *)(void *)((uint32_t *)used + 1) + (size_t)(idx & last);
+}
+VIRTIO_INLINE uint16_t *virtq_avail_event_(void *used, uint32_t last)
+{
+    return (uint16_t *)used + 6 + 4 * (size_t)last;
+}
+
+/* Packed positions: slot in bits 14:0, wrap counter in bit 15. */
+VIRTIO_INLINE uint32_t virtq_pos_slot_(uint32_t pos)
+{
+    return pos & (VIRTQ_MAX_SIZE - 1);
+}
+VIRTIO_INLINE struct virtq_packed_desc *virtq_pos_desc_(void *ring, uint32_t pos)
+{
+    return (struct virtq_packed_desc *)ring + virtq_pos_slot_(pos);
+}
+
+/* One slot on. */
+VIRTIO_INLINE uint16_t virtq_pos_next_(uint32_t pos, uint32_t last)
+{
+    if (VIRTIO_UNLIKELY(virtq_pos_slot_(pos) == last))
+        return (uint16_t)(~pos & VIRTQ_WRAP_);
+    return (uint16_t)(pos + 1);
+}
+
+/* `count` slots on, one lap at most. A list that ends exactly at the ring's end flips the wrap
+ * counter as well (T-61). */
+VIRTIO_INLINE uint16_t virtq_pos_add_(uint32_t pos, uint32_t last, uint32_t count)
+{
+    if (VIRTIO_UNLIKELY(virtq_pos_slot_(pos) + count > last))
+        return (uint16_t)((virtq_pos_slot_(pos) + count - last - 1) | (~pos & VIRTQ_WRAP_));
+    return (uint16_t)(pos + count);
+}
+
+/* Slots from one position on to another, one lap at most. */
+VIRTIO_INLINE uint32_t virtq_pos_distance_(uint32_t from, uint32_t to, uint32_t last)
+{
+    uint32_t slots = virtq_pos_slot_(to) - virtq_pos_slot_(from);
+
+    return (from ^ to) & VIRTQ_WRAP_ ? slots + last + 1 : slots;
+}
+
+/* AVAIL and USED of an available and of a used descriptor at `pos` (L-PACK-05). */
+VIRTIO_INLINE uint32_t virtq_pos_avail_(uint32_t pos)
+{
+    return pos & VIRTQ_WRAP_ ? VIRTQ_DESC_FLAG_AVAIL : VIRTQ_DESC_FLAG_USED;
+}
+VIRTIO_INLINE uint32_t virtq_pos_used_(uint32_t pos)
+{
+    return pos & VIRTQ_WRAP_ ? VIRTQ_LAP_ : 0;
+}
+
+/* LATE if slots from `from` on to `to` make more than a lap since the decision at `decided`. Positions
+ * do not count that far, and an event of the lap before was passed as well. */
+VIRTIO_OUTLINE uint16_t virtq_pos_late_(uint32_t decided, uint32_t from, uint32_t to, uint32_t last)
+{
+    uint32_t slots = virtq_pos_distance_(decided, from, last) + virtq_pos_distance_(from, to, last);
+
+    return slots > last + 1 ? VIRTQ_LATE_ : 0;
+}
+
+/*
+ * The event test of 2.8.10 for a descriptor event of the peer: was it among the slots from the last
+ * decision on to `now`? An event of the other lap lies one ring size further back (L-PEVT-03, T-70).
+ */
+VIRTIO_INLINE bool virtq_pos_event_due_(uint32_t event, uint32_t now, uint32_t old, uint32_t last)
+{
+    uint32_t slot = virtq_pos_slot_(now), passed = virtq_pos_distance_(old, now, last);
+
+    event = (event ^ now) & VIRTQ_WRAP_ ? virtq_pos_slot_(event) - last - 1
+                                        : virtq_pos_slot_(event);
+    return virtq_event_due((uint16_t)event, (uint16_t)slot, (uint16_t)(slot - passed));
+}
+
+/* Must the peer whose event word is `event` be told of the slots from the last decision at `old` on to
+ * `now`? The reserved mode counts as enabled (D-PEVT-03). */
+VIRTIO_INLINE bool virtq_packed_notify_due_(uint16_t flags, uint32_t event, uint32_t now,
+                                            uint32_t old, uint32_t last)
+{
+    uint32_t mode = event >> 16 & 3;
+
+    if (mode == VIRTQ_EVENT_DISABLE)
+        return false;
+    if (VIRTIO_UNLIKELY(flags & VIRTQ_LATE_))
+        return true;
+    return mode == VIRTQ_EVENT_DESC ? virtq_pos_event_due_(event, now, old, last) : now != old;
+}
+VIRTIO_INLINE uint32_t virtq_event_get_(uint16_t flags, const void *area)
+{
+    return virtq_order32_(flags, VIRTIO_LOAD_RELAXED32(area));
+}
+/* One store for mode and position: no mixture is ever seen (D-PEVT-02). */
+VIRTIO_INLINE void virtq_event_set_(uint16_t flags, void *area, uint32_t mode, uint32_t pos)
+{
+    VIRTIO_STORE_RELAXED32(area, virtq_order32_(flags, mode << 16 | pos));
+}
+
+/* Is this a position of a ring of this format and size? */
+VIRTIO_INLINE bool virtq_position_ok_(struct virtq_position at, uint16_t last, uint16_t flags)
+{
+    uint32_t avail = at.avail_idx, used = at.used_idx;
+
+    if (!virtq_is_packed_(flags))
+        return (uint16_t)(avail - used) <= last + 1u;
+    return virtq_pos_slot_(avail) <= last && virtq_pos_slot_(used) <= last &&
+           virtq_pos_distance_(used, avail, last) <= last + 1u;
 }
 
 VIRTIO_INLINE bool virtq_misaligned_(const void *p, uintptr_t align)
 {
     return p == NULL || ((uintptr_t)p & (align - 1)) != 0;
 }
+VIRTIO_INLINE bool virtq_flags_ok_(uint16_t flags)
+{
+    const uint32_t can = (uint32_t)VIRTIO_RING_FLAGS | VIRTIO_RING_ALWAYS;
+
+    if ((flags & ~can) != 0 || (~(uint32_t)flags & VIRTIO_RING_ALWAYS) != 0)
+        return false;
+    return flags & VIRTQ_LEGACY ? !(flags & (VIRTQ_PACKED | VIRTQ_IN_ORDER))
+                                : !(flags & VIRTQ_FOREIGN_ENDIAN);
+}
 VIRTIO_INLINE int virtq_check_areas_(const struct virtq_areas *areas)
 {
-    if (!virtq_split_size_ok(areas->num))
+    if (!virtq_flags_ok_(areas->flags))
+        return VIRTQ_ERR_FLAGS;
+    if (!virtq_size_ok(areas->num, areas->flags))
         return VIRTQ_ERR_SIZE;
-    if (virtq_misaligned_(areas->desc, 16) || virtq_misaligned_(areas->driver, 2) ||
-        virtq_misaligned_(areas->device, 4))
+    if (virtq_misaligned_(areas->desc, 16) || virtq_misaligned_(areas->device, 4) ||
+        virtq_misaligned_(areas->driver, areas->flags & VIRTQ_PACKED ? 4 : 2))
         return VIRTQ_ERR_ALIGN;
     return 0;
 }
 
+#if VIRTIO_HAVE_DRIVER
 /* ---------------------------------------------------------------------------
- * 5. Split ring, driver side
+ * 6. Split ring, driver side
+ * --------------------------------------------------------------------------- */
+VIRTIO_OUTLINE int virtq_driver_broken_by_(struct virtq_driver *q, int err)
+{
+    q->flags |= VIRTQ_BROKEN_;
+    q->free_count = 0;               /* nothing is added any more, */
+    q->free_head = (uint16_t)-err;   /* so that this has room for the cause, */
+    q->taken_idx = q->published_idx; /* and nothing is looked for */
+    return err;
+}
+
+/* Why an add of `count` descriptors found no room. */
+VIRTIO_OUTLINE int virtq_driver_no_room_(const struct virtq_driver *q, uint32_t count)
+{
+    if (q->flags & VIRTQ_BROKEN_)
+        return VIRTQ_ERR_BROKEN;
+    return count > (uint32_t)q->last + 1 ? VIRTQ_ERR_TOO_LONG : VIRTQ_ERR_FULL;
+}
+
+/* Fills address and length of a descriptor of either format; nothing is visible before publish. */
+VIRTIO_INLINE void virtq_desc_fill_(struct virtq_split_desc *desc, uint16_t order,
+                                    struct virtq_seg seg)
+{
+    VIRTIO_STORE64(&desc->addr, virtq_order64_(order, seg.addr));
+    VIRTIO_STORE32(&desc->len, virtq_order32_(order, seg.len));
+}
+
+/* Marks the slot of a buffer's head. */
+VIRTIO_INLINE void virtq_slot_take_(struct virtq_slot *slot, uint16_t count, uint32_t writable,
+                                    void *cookie)
+{
+    slot->cookie = cookie;
+    slot->writable = writable;
+    slot->count = count;
+}
+
+/* Queues the chain of `count` filled descriptors from free_head on in the available ring; `next` is
+ * what follows its last one on the free list. */
+VIRTIO_INLINE void virtq_split_queue_(struct virtq_driver *q, uint32_t count, uint16_t next)
+{
+    uint32_t head = q->free_head, at = q->added_idx;
+
+    q->free_head = next;
+    q->free_count = (uint16_t)(q->free_count - count);
+    q->added_idx = (uint16_t)(at + 1);
+    VIRTIO_STORE16(virtq_avail_slot_(q->driver, q->last, at),
+                   virtq_order16_(q->flags, (uint16_t)head));
+}
+
+VIRTIO_INLINE int virtq_split_add_one_(struct virtq_driver *q, struct virtq_seg seg,
+                                       uint16_t desc_flags, uint32_t writable, void *cookie)
+{
+    uint32_t head = q->free_head;
+    struct virtq_split_desc *desc = (struct virtq_split_desc *)q->desc + head;
+    struct virtq_slot *slot = &q->slots[head];
+
+    if (VIRTIO_UNLIKELY(q->free_count == 0))
+        return virtq_driver_no_room_(q, 1);
+    virtq_slot_take_(slot, 1, writable, cookie);
+    virtq_split_queue_(q, 1, slot->next);
+    virtq_desc_fill_(desc, q->flags, seg);
+    VIRTIO_STORE16(&desc->flags, virtq_order16_(q->flags, desc_flags));
+    return 0;
+}
+
+/* Writes a buffer's descriptors along the free list; returns what follows them there. `flags` go to all. With IN_ORDER the
+ * links are x+1 for all x, as the rule asks (D-INO-02). */
+VIRTIO_INLINE uint16_t virtq_split_fill_(const struct virtq_driver *q,
+                                         const struct virtq_buffer *buffer, uint16_t flags)
+{
+    struct virtq_split_desc *table = (struct virtq_split_desc *)q->desc, *desc = table;
+    const struct virtq_seg *seg = buffer->seg, *writable = seg + buffer->readable;
+    uint32_t at = q->free_head;
+    uint16_t order = q->flags;
+
+    for (const struct virtq_seg *end = writable + buffer->writable; seg != end; seg++) {
+        if (seg == writable)
+            flags |= VIRTQ_DESC_FLAG_WRITE;
+        desc = &table[at];
+        at = q->slots[at].next;
+        virtq_desc_fill_(desc, order, *seg);
+        VIRTIO_STORE16(&desc->flags, virtq_order16_(order, flags | VIRTQ_DESC_FLAG_NEXT));
+        VIRTIO_STORE16(&desc->next, virtq_order16_(order, (uint16_t)at));
+    }
+    VIRTIO_STORE16(&desc->flags, virtq_order16_(order, flags));
+    return (uint16_t)at;
+}
+
+VIRTIO_INLINE void virtq_split_add_(struct virtq_driver *q, const struct virtq_buffer *buffer,
+                                    uint16_t extra, uint32_t writable, void *cookie)
+{
+    uint32_t count = (uint32_t)buffer->readable + buffer->writable;
+
+    virtq_slot_take_(&q->slots[q->free_head], (uint16_t)count, writable, cookie);
+    virtq_split_queue_(q, count, virtq_split_fill_(q, buffer, extra));
+}
+
+VIRTIO_INLINE void virtq_split_publish_(struct virtq_driver *q)
+{
+    uint16_t idx = q->added_idx;
+
+    q->published_idx = idx;
+    /* [A] pairs with virtq_split_refill_(): descriptors and ring slots before the index. */
+    virtq_store_release_(q->flags, virtq_avail_idx_(q->driver), idx);
+}
+
+VIRTIO_INLINE bool virtq_split_kick_due_(struct virtq_driver *q)
+{
+    uint16_t old = q->kicked_idx, now = q->published_idx, flags = q->flags;
+    uint32_t last = q->last;
+    void *used = q->device;
+
+    q->kicked_idx = now;
+    /* [C] pairs with virtq_device_kick_on(): our index before its event or flag. */
+    virtq_fence_full_(flags);
+    if (VIRTIO_LIKELY(virtq_has_(flags, VIRTQ_EVENT_IDX)))
+        return virtq_event_due(virtq_hint_get_(flags, virtq_avail_event_(used, last)), now, old);
+    return !(virtq_hint_get_(flags, (uint16_t *)used) & VIRTQ_USED_FLAG_NO_KICK) && now != old;
+}
+
+/* Completions that the device has published and the caller has not taken. [B] pairs with
+ * virtq_split_flush_(): the index before the entries and the data. */
+VIRTIO_INLINE uint16_t virtq_split_used_pending_(const struct virtq_driver *q)
+{
+    uint16_t taken = q->taken_idx;
+
+    return (uint16_t)(virtq_load_acquire_(q->flags, virtq_used_idx_(q->device)) - taken);
+}
+
+/* What `pending` completions mean when they are none, or more than there are buffers. */
+VIRTIO_OUTLINE int virtq_split_take_none_(struct virtq_driver *q, uint16_t pending)
+{
+    if (q->flags & VIRTQ_BROKEN_)
+        return VIRTQ_ERR_BROKEN;
+    return pending == 0 ? 0 : virtq_driver_broken_by_(q, VIRTQ_ERR_USED_IDX);
+}
+
+/* ---------------------------------------------------------------------------
+ * 7. Packed ring, driver side
+ * --------------------------------------------------------------------------- */
+/* Makes a head available, or holds it back if it is the first since the last publish: the device
+ * cannot look past that one, so that all others can be written at once (D-PACK-04). `lap` is its
+ * AVAIL and USED. */
+VIRTIO_INLINE void virtq_packed_head_(struct virtq_driver *q, struct virtq_packed_desc *desc,
+                                      uint32_t desc_flags, uint32_t lap)
+{
+    uint16_t flags = q->flags;
+
+    if (VIRTIO_LIKELY(!(flags & VIRTQ_HELD_)))
+        q->flags = (uint16_t)(flags | VIRTQ_HELD_ | desc_flags);
+    else
+        VIRTIO_STORE16(&desc->flags, virtq_order16_(flags, (uint16_t)(desc_flags | lap)));
+}
+
+VIRTIO_INLINE int virtq_packed_add_one_(struct virtq_driver *q, struct virtq_seg seg,
+                                        uint16_t desc_flags, uint32_t writable, void *cookie)
+{
+    uint32_t id = q->free_head, pos = q->added_idx;
+    struct virtq_packed_desc *desc = virtq_pos_desc_(q->desc, pos);
+    struct virtq_slot *slot = &q->slots[id];
+
+    if (VIRTIO_UNLIKELY(q->free_count == 0))
+        return virtq_driver_no_room_(q, 1);
+    virtq_slot_take_(slot, 1, writable, cookie);
+    q->free_head = slot->next;
+    q->free_count--;
+    q->added_idx = virtq_pos_next_(pos, q->last);
+    virtq_desc_fill_((struct virtq_split_desc *)(void *)desc, q->flags, seg);
+    VIRTIO_STORE16(&desc->id, virtq_order16_(q->flags, (uint16_t)id));
+    virtq_packed_head_(q, desc, desc_flags, virtq_pos_avail_(pos));
+    return 0;
+}
+
+/* Writes the descriptors of a buffer from added_idx on. AVAIL and USED change where the ring wraps
+ * (D-PACK-05, T-62), and the last one ends the list. `extra` flags go to all. */
+VIRTIO_INLINE void virtq_packed_add_(struct virtq_driver *q, const struct virtq_buffer *buffer,
+                                     uint16_t extra, uint32_t writable, void *cookie)
+{
+    uint32_t count = (uint32_t)buffer->readable + buffer->writable, last = q->last, i = 0;
+    uint32_t slot = virtq_pos_slot_(q->added_idx), flags = virtq_pos_avail_(q->added_idx) | extra;
+    uint16_t order = q->flags, id = q->free_head;
+
+    virtq_slot_take_(&q->slots[id], (uint16_t)count, writable, cookie);
+    flags |= VIRTQ_DESC_FLAG_NEXT;
+    for (; i != count; i++) {
+        struct virtq_packed_desc *desc = (struct virtq_packed_desc *)q->desc + slot;
+
+        if (i == buffer->readable)
+            flags |= VIRTQ_DESC_FLAG_WRITE;
+        if (i + 1 == count)
+            flags ^= VIRTQ_DESC_FLAG_NEXT;
+        virtq_desc_fill_((struct virtq_split_desc *)(void *)desc, order, buffer->seg[i]);
+        VIRTIO_STORE16(&desc->id, virtq_order16_(order, id));
+        if (i == 0)
+            virtq_packed_head_(q, desc, flags & VIRTQ_HELD_FLAGS_, flags & VIRTQ_LAP_);
+        else
+            VIRTIO_STORE16(&desc->flags, virtq_order16_(order, (uint16_t)flags));
+        if (VIRTIO_UNLIKELY(slot++ == last)) {
+            slot = 0;
+            flags ^= VIRTQ_LAP_;
+        }
+    }
+    q->added_idx = (uint16_t)(slot | (flags & VIRTQ_DESC_FLAG_AVAIL ? VIRTQ_WRAP_ : 0));
+    q->free_count = (uint16_t)(q->free_count - count);
+    /* IN_ORDER: a buffer's id is the slot of its head, so that ids follow the ring. */
+    q->free_head = virtq_has_(order, VIRTQ_IN_ORDER) ? (uint16_t)slot : q->slots[id].next;
+}
+
+VIRTIO_INLINE void virtq_packed_publish_(struct virtq_driver *q)
+{
+    uint32_t pos = q->published_idx, end = q->added_idx;
+    uint16_t flags = q->flags, head = (uint16_t)((flags & VIRTQ_HELD_FLAGS_) | virtq_pos_avail_(pos));
+
+    if (!(flags & VIRTQ_HELD_))
+        return;
+    q->flags = flags & (uint16_t)~(VIRTQ_HELD_ | VIRTQ_HELD_FLAGS_);
+    q->published_idx = (uint16_t)end;
+    if (VIRTIO_UNLIKELY(q->kicked_idx != pos))
+        q->flags |= virtq_pos_late_(q->kicked_idx, pos, end, q->last);
+    /* [A] pairs with virtq_packed_avail_flags_(): all descriptors before the first head. */
+    virtq_store_release_(flags, &virtq_pos_desc_(q->desc, pos)->flags, head);
+}
+
+VIRTIO_INLINE bool virtq_packed_kick_due_(struct virtq_driver *q)
+{
+    uint32_t old = q->kicked_idx, now = q->published_idx, last = q->last;
+    uint16_t flags = q->flags;
+    const void *area = q->device;
+
+    q->kicked_idx = (uint16_t)now;
+    if (VIRTIO_UNLIKELY(flags & VIRTQ_LATE_))
+        q->flags = flags & (uint16_t)~VIRTQ_LATE_;
+    /* [C] pairs with virtq_device_kick_on(): our head before its event word. */
+    virtq_fence_full_(flags);
+    return virtq_packed_notify_due_(flags, virtq_event_get_(flags, area), now, old, last);
+}
+
+/* Flags of the next used descriptor, or -1 if it is not used yet. [B] pairs with
+ * virtq_packed_flush_(): the flags before id, length and data. */
+VIRTIO_INLINE int32_t virtq_packed_used_flags_(const struct virtq_driver *q, uint32_t pos)
+{
+    uint16_t flags = virtq_load_acquire_(q->flags, &virtq_pos_desc_(q->desc, pos)->flags);
+
+    return (flags & VIRTQ_LAP_) == virtq_pos_used_(pos) ? flags : -1;
+}
+
+/* ---------------------------------------------------------------------------
+ * 8. Driver side
  * --------------------------------------------------------------------------- */
 /**
  * @defgroup virtq_driver Ring, driver side
@@ -548,39 +1119,44 @@ VIRTIO_INLINE void virtq_driver_zero_(void *area, size_t bytes)
         VIRTIO_STORE8(&byte[i], 0); /* volatile: must not become a libc call */
 }
 
+/* All descriptors free, linked in ring order and round: IN_ORDER never changes these links. */
+VIRTIO_INLINE void virtq_driver_free_all_(struct virtq_driver *q)
+{
+    for (uint32_t i = 0; i <= q->last; i++) {
+        virtq_slot_take_(&q->slots[i], 0, 0, NULL);
+        q->slots[i].next = (uint16_t)(i == q->last ? 0 : i + 1);
+    }
+    q->free_head = 0;
+    q->free_count = (uint16_t)(q->last + 1);
+}
+
 /**
- * Starts a queue: checks and zeroes the areas (D-SPLIT-07). Call before the device learns of them.
+ * Starts a queue: checks and zeroes the areas (D-SPLIT-07, D-PACK-01). Call before the device learns
+ * of them, and again after a reset of the device or of the queue, with any size.
  * @param slots  array of areas->num, kept and used until the queue is given up
- * @return 0, VIRTQ_ERR_SIZE or VIRTQ_ERR_ALIGN (nothing changed)
+ * @return 0, VIRTQ_ERR_FLAGS, VIRTQ_ERR_SIZE or VIRTQ_ERR_ALIGN (nothing changed)
  */
 VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_init(struct virtq_driver *q,
                                                      const struct virtq_areas *areas,
                                                      struct virtq_slot *slots)
 {
-    struct virtq_offsets at;
+    bool packed = virtq_is_packed_(areas->flags);
     int err = virtq_check_areas_(areas);
 
     if (err != 0)
         return err;
-    at = virtq_split_offsets(areas->num, 4);
-    virtq_driver_zero_(areas->desc, at.driver);
-    virtq_driver_zero_(areas->driver, 6u + 2u * areas->num);
-    virtq_driver_zero_(areas->device, 6u + 8u * areas->num);
-    for (uint16_t i = 0; i < areas->num; i++) {
-        slots[i].cookie = NULL;
-        slots[i].writable = 0;
-        slots[i].next = (uint16_t)(i + 1);
-        slots[i].count = 0;
-    }
-    q->desc = (struct virtq_split_desc *)areas->desc;
-    q->avail = (uint16_t *)areas->driver;
-    q->used = (uint16_t *)areas->device;
+    virtq_driver_zero_(areas->desc, 16u * (size_t)areas->num);
+    virtq_driver_zero_(areas->driver, packed ? 4u : 6u + 2u * (size_t)areas->num);
+    virtq_driver_zero_(areas->device, packed ? 4u : 6u + 8u * (size_t)areas->num);
+    q->desc = areas->desc;
+    q->driver = areas->driver;
+    q->device = areas->device;
     q->slots = slots;
     q->last = (uint16_t)(areas->num - 1);
     q->flags = areas->flags;
-    q->free_head = 0;
-    q->free_count = areas->num;
-    q->added_idx = q->published_idx = q->kicked_idx = q->taken_idx = 0;
+    virtq_driver_free_all_(q);
+    q->added_idx = packed ? VIRTQ_WRAP_ : 0; /* L-PACK-04 */
+    q->kicked_idx = q->published_idx = q->taken_idx = q->added_idx;
     return 0;
 }
 
@@ -590,61 +1166,37 @@ VIRTIO_INLINE uint16_t virtq_driver_free_count(const struct virtq_driver *q)
     return q->free_count;
 }
 
-/** True once the device violated the protocol. */
-VIRTIO_INLINE bool virtq_driver_broken(const struct virtq_driver *q)
+/** 0, or the error by which the device broke the queue. VIRTQ_ERR_BROKEN: it was detached. */
+VIRTIO_INLINE int virtq_driver_error(const struct virtq_driver *q)
 {
-    return (q->flags & VIRTQ_BROKEN_) != 0;
+    return q->flags & VIRTQ_BROKEN_ ? -(int)q->free_head : 0;
 }
 
-VIRTIO_OUTLINE void virtq_driver_break_(struct virtq_driver *q)
+/* Adds a buffer for which there is room. `extra` descriptor flags go to all of it. */
+VIRTIO_INLINE void virtq_driver_add_any_(struct virtq_driver *q, const struct virtq_buffer *buffer,
+                                         uint16_t extra, uint32_t writable, void *cookie)
 {
-    q->flags |= VIRTQ_BROKEN_;
-    q->free_count = 0;
+    if (virtq_is_packed_(q->flags))
+        virtq_packed_add_(q, buffer, extra, writable, cookie);
+    else
+        virtq_split_add_(q, buffer, extra, writable, cookie);
 }
 
-/* Why an add of `count` descriptors found no room. */
-VIRTIO_INLINE int virtq_driver_no_room_(const struct virtq_driver *q, uint32_t count)
+VIRTIO_INLINE int virtq_driver_add_one_(struct virtq_driver *q, struct virtq_seg seg,
+                                        uint16_t desc_flags, uint32_t writable, void *cookie)
 {
-    if (virtq_driver_broken(q))
-        return VIRTQ_ERR_BROKEN;
-    return count > (uint32_t)q->last + 1 ? VIRTQ_ERR_TOO_LONG : VIRTQ_ERR_FULL;
-}
+    struct virtq_buffer buffer;
 
-/* Fills one descriptor of the table or of an indirect one; nothing is visible before publish. */
-VIRTIO_INLINE void virtq_desc_write_(struct virtq_split_desc *desc, uint16_t order,
-                                     struct virtq_seg seg, uint16_t flags, uint16_t next)
-{
-    VIRTIO_STORE64(&desc->addr, virtq_order64_(order, seg.addr));
-    VIRTIO_STORE32(&desc->len, virtq_order32_(order, seg.len));
-    VIRTIO_STORE16(&desc->flags, virtq_order16_(order, flags));
-    VIRTIO_STORE16(&desc->next, virtq_order16_(order, next));
-}
-
-/* Turns `count` filled descriptors from free_head to `tail` into an outstanding chain and queues its
- * head in the available ring. */
-VIRTIO_INLINE void virtq_driver_queue_(struct virtq_driver *q, uint16_t count, uint16_t tail,
-                                       uint32_t writable, void *cookie)
-{
-    uint16_t head = q->free_head;
-    struct virtq_slot *slot = &q->slots[head];
-
-    slot->cookie = cookie;
-    slot->writable = writable;
-    slot->count = count;
-    q->free_head = q->slots[tail].next;
-    q->free_count = (uint16_t)(q->free_count - count);
-    VIRTIO_STORE16(virtq_avail_slot_(q->avail, q->last, q->added_idx),
-                   virtq_order16_(q->flags, head));
-    q->added_idx++;
-}
-
-VIRTIO_INLINE int virtq_driver_add_single_(struct virtq_driver *q, struct virtq_seg seg,
-                                           uint16_t desc_flags, uint32_t writable, void *cookie)
-{
-    if (VIRTIO_UNLIKELY(q->free_count == 0))
+    if (VIRTIO_FAST_PATHS)
+        return virtq_is_packed_(q->flags)
+                   ? virtq_packed_add_one_(q, seg, desc_flags, writable, cookie)
+                   : virtq_split_add_one_(q, seg, desc_flags, writable, cookie);
+    if (q->free_count == 0)
         return virtq_driver_no_room_(q, 1);
-    virtq_desc_write_(&q->desc[q->free_head], q->flags, seg, desc_flags, 0);
-    virtq_driver_queue_(q, 1, q->free_head, writable, cookie);
+    buffer.seg = &seg;
+    buffer.readable = 1;
+    buffer.writable = 0;
+    virtq_driver_add_any_(q, &buffer, desc_flags, writable, cookie);
     return 0;
 }
 
@@ -652,7 +1204,7 @@ VIRTIO_INLINE int virtq_driver_add_single_(struct virtq_driver *q, struct virtq_
 VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_add_readable(struct virtq_driver *q,
                                                              struct virtq_seg seg, void *cookie)
 {
-    return virtq_driver_add_single_(q, seg, 0, 0, cookie);
+    return virtq_driver_add_one_(q, seg, 0, 0, cookie);
 }
 
 /** Adds a buffer of one segment that the device writes. Straight-line code; see
@@ -660,61 +1212,36 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_add_readable(struct virtq_driver
 VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_add_writable(struct virtq_driver *q,
                                                              struct virtq_seg seg, void *cookie)
 {
-    return virtq_driver_add_single_(q, seg, VIRTQ_DESC_FLAG_WRITE, seg.len, cookie);
+    return virtq_driver_add_one_(q, seg, VIRTQ_DESC_FLAG_WRITE, seg.len, cookie);
 }
 
-/** Adds a buffer of two segments, the first read and the second written by the device: a request
- *  and its answer. Straight-line code; see virtq_driver_add(). */
-VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_add_pair(struct virtq_driver *q,
-                                                         struct virtq_seg readable,
-                                                         struct virtq_seg writable, void *cookie)
+VIRTIO_INLINE uint64_t virtq_seg_bytes_(const struct virtq_seg *seg, uint32_t count)
 {
-    uint16_t second;
+    uint64_t bytes = 0;
 
-    if (VIRTIO_UNLIKELY(q->free_count < 2))
-        return virtq_driver_no_room_(q, 2);
-    if (VIRTIO_UNLIKELY((uint64_t)readable.len + writable.len > (uint64_t)UINT32_MAX + 1))
-        return VIRTQ_ERR_LENGTH;
-    second = q->slots[q->free_head].next;
-    virtq_desc_write_(&q->desc[q->free_head], q->flags, readable, VIRTQ_DESC_FLAG_NEXT, second);
-    virtq_desc_write_(&q->desc[second], q->flags, writable, VIRTQ_DESC_FLAG_WRITE, 0);
-    q->slots[second].writable = second;
-    virtq_driver_queue_(q, 2, second, writable.len, cookie);
-    return 0;
+    for (const struct virtq_seg *end = seg + count; seg != end; seg++)
+        bytes += seg->len;
+    return bytes;
 }
 
-/* Checks a buffer's shape and sums its writable bytes into *writable (saturated: 2^32 does not
- * fit, and no used length can exceed it). */
+/* Checks a buffer that needs `count` descriptors, and sums its writable bytes into *writable
+ * (saturated: 2^32 does not fit, and no used length can exceed it). */
 VIRTIO_INLINE int virtq_buffer_check_(const struct virtq_driver *q,
-                                      const struct virtq_buffer *buffer, uint32_t *writable)
+                                      const struct virtq_buffer *buffer, uint32_t count,
+                                      uint32_t *writable)
 {
-    uint32_t count = (uint32_t)buffer->readable + buffer->writable;
-    uint64_t total = 0, readable = 0;
+    uint64_t rest, total;
 
-    if (count == 0)
-        return VIRTQ_ERR_EMPTY;
-    if (count > (uint32_t)q->last + 1)
+    if (VIRTIO_UNLIKELY(count > q->free_count))
         return virtq_driver_no_room_(q, count);
-    for (uint32_t i = 0; i < count; i++) {
-        VIRTIO_ASSERT(buffer->seg[i].len != 0);
-        if (i == buffer->readable)
-            readable = total;
-        total += buffer->seg[i].len;
-    }
-    if (total > (uint64_t)UINT32_MAX + 1)
+    if (VIRTIO_UNLIKELY(buffer->readable + buffer->writable == 0))
+        return VIRTQ_ERR_EMPTY;
+    rest = virtq_seg_bytes_(buffer->seg + buffer->readable, buffer->writable);
+    total = rest + virtq_seg_bytes_(buffer->seg, buffer->readable);
+    if (VIRTIO_UNLIKELY(total > (uint64_t)UINT32_MAX + 1))
         return VIRTQ_ERR_LENGTH;
-    total -= buffer->writable != 0 ? readable : total;
-    *writable = total > UINT32_MAX ? UINT32_MAX : (uint32_t)total;
+    *writable = (uint32_t)(rest - (rest >> 32));
     return 0;
-}
-
-/* Flags of segment i of a buffer, NEXT included. */
-VIRTIO_INLINE uint16_t virtq_buffer_flags_(const struct virtq_buffer *buffer, uint32_t i)
-{
-    uint32_t last = (uint32_t)buffer->readable + buffer->writable - 1;
-
-    return (uint16_t)((i >= buffer->readable ? VIRTQ_DESC_FLAG_WRITE : 0) |
-                      (i != last ? VIRTQ_DESC_FLAG_NEXT : 0));
 }
 
 /**
@@ -723,31 +1250,55 @@ VIRTIO_INLINE uint16_t virtq_buffer_flags_(const struct virtq_buffer *buffer, ui
  * @param cookie  handed back by take or detach; any value
  * @return 0; VIRTQ_ERR_FULL; VIRTQ_ERR_EMPTY, VIRTQ_ERR_TOO_LONG, VIRTQ_ERR_LENGTH;
  *         VIRTQ_ERR_BROKEN. On an error nothing changed.
- * VIRTIO 2.7.13.1; D-SPLIT-02, D-SPLIT-03, D-SPLIT-08, D-VQ-01.
+ * VIRTIO 2.7.13.1, 2.8.21.1; D-SPLIT-02, D-SPLIT-03, D-SPLIT-08, D-VQ-01, D-PACK-03 to D-PACK-07.
  */
 VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_add(struct virtq_driver *q,
                                                     const struct virtq_buffer *buffer, void *cookie)
 {
     uint32_t count = (uint32_t)buffer->readable + buffer->writable, writable = 0;
-    uint16_t at = q->free_head, tail = at;
-    int err = virtq_buffer_check_(q, buffer, &writable);
+    int err = virtq_buffer_check_(q, buffer, count, &writable);
 
     if (VIRTIO_UNLIKELY(err != 0))
         return err;
-    if (VIRTIO_UNLIKELY(count > q->free_count))
-        return virtq_driver_no_room_(q, count);
-    for (uint32_t i = 0; i < count; i++) {
-        uint16_t next = q->slots[at].next;
-
-        virtq_desc_write_(&q->desc[at], q->flags, buffer->seg[i], virtq_buffer_flags_(buffer, i),
-                          next);
-        tail = at;
-        at = next;
-    }
-    if (count > 1)
-        q->slots[q->slots[q->free_head].next].writable = tail;
-    virtq_driver_queue_(q, (uint16_t)count, tail, writable, cookie);
+    virtq_driver_add_any_(q, buffer, 0, writable, cookie);
     return 0;
+}
+
+/** Adds a buffer of two segments, the first read and the second written by the device: a request
+ *  and its answer. See virtq_driver_add(). */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_add_pair(struct virtq_driver *q,
+                                                         struct virtq_seg readable,
+                                                         struct virtq_seg writable, void *cookie)
+{
+    struct virtq_seg seg[2];
+    struct virtq_buffer buffer;
+
+    seg[0] = readable;
+    seg[1] = writable;
+    buffer.seg = seg;
+    buffer.readable = buffer.writable = 1;
+    return virtq_driver_add(q, &buffer, cookie);
+}
+
+/* An indirect table of either format: packed tables have no links, so that the id field that a
+ * split table uses for them is reserved (D-IND-03, D-IND-06, D-IND-08, D-INO-03). */
+VIRTIO_INLINE void virtq_table_write_(uint16_t order, const struct virtq_table *table,
+                                      const struct virtq_buffer *buffer)
+{
+    struct virtq_split_desc *desc = (struct virtq_split_desc *)table->mem;
+    uint32_t count = (uint32_t)buffer->readable + buffer->writable;
+    bool packed = virtq_is_packed_(order);
+
+    for (uint32_t i = 0; i < count; i++) {
+        uint16_t flags = i < buffer->readable ? 0 : VIRTQ_DESC_FLAG_WRITE;
+        bool chained = !packed && i != count - 1;
+        uint16_t link = virtq_order16_(order, (uint16_t)(chained ? i + 1 : 0));
+
+        flags = virtq_order16_(order, flags | (chained ? VIRTQ_DESC_FLAG_NEXT : 0));
+        virtq_desc_fill_(&desc[i], order, buffer->seg[i]);
+        VIRTIO_STORE16(&desc[i].flags, packed ? link : flags);
+        VIRTIO_STORE16(&desc[i].next, packed ? flags : link);
+    }
 }
 
 /**
@@ -755,7 +1306,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_add(struct virtq_driver *q,
  * segments and the table holds them; otherwise as virtq_driver_add().
  * @param table  the caller's memory, in use until the buffer completes
  * @return as virtq_driver_add()
- * VIRTIO 2.7.5.3; D-IND-01 to D-IND-05.
+ * VIRTIO 2.7.5.3, 2.8.19; D-IND-01 to D-IND-09.
  */
 VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_add_indirect(struct virtq_driver *q,
                                                              const struct virtq_buffer *buffer,
@@ -763,143 +1314,329 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_add_indirect(struct virtq_driver
                                                              void *cookie)
 {
     uint32_t count = (uint32_t)buffer->readable + buffer->writable, writable = 0;
-    struct virtq_split_desc *desc = (struct virtq_split_desc *)table->mem;
     struct virtq_seg whole;
     int err;
 
-    if (!(q->flags & VIRTQ_INDIRECT) || count < 2 || count > table->capacity)
+    if (!virtq_has_(q->flags, VIRTQ_INDIRECT) || count < 2 || count > table->capacity)
         return virtq_driver_add(q, buffer, cookie);
     VIRTIO_ASSERT(!virtq_misaligned_(table->mem, 8));
-    err = virtq_buffer_check_(q, buffer, &writable);
+    if (VIRTIO_UNLIKELY(count > q->last + 1u))
+        return virtq_driver_no_room_(q, count);
+    err = virtq_buffer_check_(q, buffer, 1, &writable);
     if (VIRTIO_UNLIKELY(err != 0))
         return err;
-    if (VIRTIO_UNLIKELY(q->free_count == 0))
-        return virtq_driver_no_room_(q, 1);
-    for (uint32_t i = 0; i < count; i++)
-        virtq_desc_write_(&desc[i], q->flags, buffer->seg[i], virtq_buffer_flags_(buffer, i),
-                          (uint16_t)(i + 1));
+    virtq_table_write_(q->flags, table, buffer);
     whole.addr = table->addr;
-    whole.len = count * (uint32_t)sizeof(*desc);
-    return virtq_driver_add_single_(q, whole, VIRTQ_DESC_FLAG_INDIRECT, writable, cookie);
+    whole.len = count * (uint32_t)sizeof(struct virtq_split_desc);
+    return virtq_driver_add_one_(q, whole, VIRTQ_DESC_FLAG_INDIRECT, writable, cookie);
 }
 
-/** Makes everything added so far visible to the device: one release store. VIRTIO 2.7.13.3;
- *  D-SPLIT-05. Follow with virtq_driver_kick_due(). */
+/** Makes everything added so far visible to the device: one release store. VIRTIO 2.7.13.3,
+ *  2.8.21.2; D-SPLIT-05, D-PACK-08. Follow with virtq_driver_kick_due(). */
 VIRTIO_INLINE void virtq_driver_publish(struct virtq_driver *q)
 {
-    q->published_idx = q->added_idx;
-    /* [A] pairs with virtq_split_refill_(): descriptors and ring slots before the index. */
-    VIRTIO_STORE_RELEASE16(&q->avail[VIRTQ_RING_IDX_], virtq_order16_(q->flags, q->published_idx));
+    if (virtq_is_packed_(q->flags))
+        virtq_packed_publish_(q);
+    else
+        virtq_split_publish_(q);
 }
 
 /**
- * Must the device be notified of what was published since the last call? Call after publish; a
- * `true` obliges the caller to kick (it may do so after leaving its lock). Contains the full fence.
- * VIRTIO 2.7.10; D-SPLIT-06, D-EVT-02, D-EVT-04.
+ * Must the device be notified of what was published since the last call? Call after each publish (at
+ * the latest after 65535 buffers of a split ring); a `true` obliges the caller to kick, which it may do
+ * after leaving its lock. Contains the full fence.
+ * VIRTIO 2.7.10, 2.8.21.3; D-SPLIT-06, D-EVT-02, D-EVT-04, D-PACK-09, D-PEVT-03.
  */
 VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_driver_kick_due(struct virtq_driver *q)
 {
-    uint16_t old = q->kicked_idx, now = q->published_idx, hint;
-
-    q->kicked_idx = now;
-    /* [C] pairs with virtq_device_kick_on(): our index before its event or flag. */
-    VIRTIO_FENCE_FULL();
-    if (q->flags & VIRTQ_EVENT_IDX) {
-        hint = VIRTIO_LOAD_RELAXED16(virtq_avail_event_(q->used, q->last));
-        return virtq_event_due(virtq_order16_(q->flags, hint), now, old);
-    }
-    hint = VIRTIO_LOAD_RELAXED16(&q->used[VIRTQ_RING_FLAGS_]);
-    return !(virtq_order16_(q->flags, hint) & VIRTQ_USED_FLAG_NO_KICK) && now != old;
+    return virtq_is_packed_(q->flags) ? virtq_packed_kick_due_(q) : virtq_split_kick_due_(q);
 }
 
-/* Completions that the device has published and the caller has not taken. [B] pairs with
- * virtq_device_flush(): the index before the entries and the data. */
-VIRTIO_INLINE uint16_t virtq_driver_pending_(const struct virtq_driver *q)
+/** What a notification carries in its upper half under NOTIFICATION_DATA: where the next buffer will
+ *  be made available. Read it after publish (L-NOTE-02, L-NOTE-03, D-NOTE-03). */
+VIRTIO_INLINE uint16_t virtq_driver_notification_data(const struct virtq_driver *q)
 {
-    uint16_t idx = VIRTIO_LOAD_ACQUIRE16(&q->used[VIRTQ_RING_IDX_]);
-
-    return (uint16_t)(virtq_order16_(q->flags, idx) - q->taken_idx);
+    return q->published_idx;
 }
 
-/* Puts a completed chain back on the free list, private links only (D-SPLIT-13). */
-VIRTIO_INLINE void virtq_driver_release_(struct virtq_driver *q, uint16_t head)
+/* Hands out buffer `id`, and puts what it held back on the free list in front of `tail`: its last
+ * descriptor (split) or its id (packed). By private links only (D-SPLIT-13). */
+VIRTIO_INLINE void virtq_driver_complete_(struct virtq_driver *q, uint32_t id,
+                                          struct virtq_slot *tail, struct virtq_done *done)
 {
-    struct virtq_slot *slot = &q->slots[head], *tail = slot;
+    struct virtq_slot *slot = &q->slots[id];
 
-    if (slot->count > 1)
-        tail = &q->slots[q->slots[slot->next].writable];
+    done->cookie = slot->cookie;
     q->free_count = (uint16_t)(q->free_count + slot->count);
     slot->count = 0;
     tail->next = q->free_head;
-    q->free_head = head;
+    q->free_head = (uint16_t)id;
+}
+
+/* The device says that it used buffer `id`, in any order: the general case. */
+VIRTIO_OUTLINE int virtq_driver_complete_any_(struct virtq_driver *q, uint32_t id, uint32_t len,
+                                              struct virtq_done *done)
+{
+    struct virtq_slot *slot = &q->slots[id], *tail = slot;
+
+    if (id > q->last || slot->count == 0)
+        return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_ID);
+    if (len > slot->writable) {
+        if (!virtq_has_(q->flags, VIRTQ_LEGACY))
+            return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_LEN);
+        len = slot->writable; /* what legacy devices report is not to be relied on (D-LEG-06) */
+    }
+    if (virtq_is_packed_(q->flags)) {
+        if (slot->count > virtq_pos_distance_(q->taken_idx, q->published_idx, q->last))
+            return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_ID);
+        q->taken_idx = virtq_pos_add_(q->taken_idx, q->last, slot->count); /* D-PACK-10, T-67 */
+    } else {
+        q->taken_idx++;
+        for (uint32_t i = slot->count; i != 1; i--)
+            tail = &q->slots[tail->next];
+    }
+    done->written = len;
+    virtq_driver_complete_(q, id, tail, done);
+    return 1;
+}
+
+/* Is `id` an outstanding buffer of one descriptor, and `len` within it? The straight path. */
+VIRTIO_INLINE bool virtq_driver_used_one_(const struct virtq_driver *q, uint32_t id, uint32_t len)
+{
+    const struct virtq_slot *slot = &q->slots[id];
+
+    return VIRTIO_FAST_PATHS && VIRTIO_LIKELY(id <= q->last) && VIRTIO_LIKELY(slot->count == 1) &&
+           VIRTIO_LIKELY(len <= slot->writable);
+}
+
+enum { VIRTQ_MARK_ = 0x8000 /* in virtq_slot::next, IN_ORDER: complete, as is all up to buffer .. */ };
+
+/* IN_ORDER: hands out the oldest buffer, complete as are all up to buffer `end`: what is known of the
+ * others goes with the next one, and the link back to ring order. */
+VIRTIO_OUTLINE int virtq_driver_complete_oldest_(struct virtq_driver *q, uint32_t oldest,
+                                                 uint32_t end, struct virtq_done *done)
+{
+    struct virtq_slot *slot = &q->slots[oldest];
+    uint32_t last = q->last, count = slot->count, next = oldest + count;
+
+    done->cookie = slot->cookie;
+    done->written = slot->writable;
+    q->taken_idx = virtq_is_packed_(q->flags) ? virtq_pos_add_(q->taken_idx, last, count)
+                                              : (uint16_t)(q->taken_idx + 1);
+    q->free_count = (uint16_t)(q->free_count + count);
+    slot->count = 0;
+    slot->next = (uint16_t)(oldest == last ? 0 : oldest + 1);
+    if (end != oldest)
+        q->slots[next > last ? next - last - 1 : next].next = (uint16_t)(VIRTQ_MARK_ | end);
+    return 1;
+}
+
+/* IN_ORDER: the device named buffer `id` and thereby all up to it from the `oldest` one on. Only the
+ * named one's length is known; the others count as written in full (D-INO-01, D-INO-04). */
+VIRTIO_OUTLINE int virtq_driver_complete_batch_(struct virtq_driver *q, uint32_t oldest,
+                                                uint32_t id, uint32_t len, struct virtq_done *done)
+{
+    bool packed = virtq_is_packed_(q->flags);
+    uint32_t last = q->last, at = oldest, passed = 0;
+    uint32_t published = packed ? virtq_pos_distance_(q->taken_idx, q->published_idx, last)
+                                : (uint16_t)(q->published_idx - q->taken_idx);
+
+    while (at != id) { /* from head to head, among what is published: at most num times */
+        passed += packed ? q->slots[at].count : 1;
+        if (passed >= published)
+            return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_ID);
+        at += q->slots[at].count;
+        at -= at > last ? last + 1 : 0;
+    }
+    if (len > q->slots[id].writable)
+        return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_LEN);
+    q->slots[id].writable = len;
+    return virtq_driver_complete_oldest_(q, oldest, id, done);
+}
+
+/* IN_ORDER: the device named buffer `id`; in the straight path that is the oldest one, of one
+ * descriptor, whose links are as they have to be. */
+VIRTIO_INLINE int virtq_driver_complete_in_order_(struct virtq_driver *q, uint32_t oldest,
+                                                  uint32_t id, uint32_t len,
+                                                  struct virtq_done *done)
+{
+    struct virtq_slot *slot = &q->slots[oldest];
+
+    if (!VIRTIO_FAST_PATHS || VIRTIO_UNLIKELY(id != oldest) || VIRTIO_UNLIKELY(slot->count != 1) ||
+        VIRTIO_UNLIKELY(len > slot->writable))
+        return virtq_driver_complete_batch_(q, oldest, id, len, done);
+    done->cookie = slot->cookie;
+    done->written = len;
+    slot->count = 0;
+    q->free_count++;
+    q->taken_idx = virtq_is_packed_(q->flags) ? virtq_pos_next_(q->taken_idx, q->last)
+                                              : (uint16_t)(q->taken_idx + 1);
+    return 1;
+}
+
+VIRTIO_INLINE int virtq_split_take_in_order_(struct virtq_driver *q, struct virtq_done *done)
+{
+    const struct virtq_split_used *entry = virtq_used_slot_(q->device, q->last, q->taken_idx);
+    uint32_t oldest = ((uint32_t)q->free_head + q->free_count) & q->last, id, len;
+    uint16_t mark = q->slots[oldest].next;
+
+    if (VIRTIO_UNLIKELY(mark & VIRTQ_MARK_))
+        return virtq_driver_complete_oldest_(q, oldest, mark & (VIRTQ_MARK_ - 1u), done);
+    id = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->id));
+    len = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->len));
+    return virtq_driver_complete_in_order_(q, oldest, id, len, done);
+}
+
+/* Takes the next of the completions that are known to be there. */
+VIRTIO_INLINE int virtq_split_take_next_(struct virtq_driver *q, struct virtq_done *done)
+{
+    uint32_t taken = q->taken_idx, id, len;
+    const struct virtq_split_used *entry = virtq_used_slot_(q->device, q->last, taken);
+
+    if (virtq_has_(q->flags, VIRTQ_IN_ORDER))
+        return virtq_split_take_in_order_(q, done);
+    id = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->id));
+    len = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->len));
+    if (!virtq_driver_used_one_(q, id, len))
+        return virtq_driver_complete_any_(q, id, len, done);
+    q->taken_idx = (uint16_t)(taken + 1);
+    done->written = len;
+    virtq_driver_complete_(q, id, &q->slots[id], done);
+    return 1;
+}
+
+/* How many completions can be taken now, or an error. */
+VIRTIO_INLINE int32_t virtq_split_take_count_(struct virtq_driver *q)
+{
+    uint16_t outstanding = (uint16_t)(q->published_idx - q->taken_idx);
+    uint16_t pending = virtq_split_used_pending_(q);
+
+    if (VIRTIO_UNLIKELY((uint16_t)(pending - 1) >= outstanding))
+        return virtq_split_take_none_(q, pending);
+    return pending;
+}
+
+/* The length of used buffer `id`, which is not checked yet. Without WRITE the field means nothing, says
+ * the specification (D-PACK-11, T-68); but QEMU never sets WRITE and Linux never looks at it, so it counts
+ * where it can be true. */
+VIRTIO_INLINE uint32_t virtq_packed_used_len_(const struct virtq_driver *q,
+                                              const struct virtq_packed_desc *desc, uint32_t id,
+                                              int32_t flags)
+{
+    uint32_t len = virtq_order32_(q->flags, VIRTIO_LOAD32(&desc->len));
+
+    if (!(flags & VIRTQ_DESC_FLAG_WRITE) && (id > q->last || len > q->slots[id].writable))
+        return 0;
+    return len;
+}
+
+VIRTIO_INLINE int virtq_packed_take_(struct virtq_driver *q, struct virtq_done *done)
+{
+    uint32_t pos = q->taken_idx, oldest = virtq_pos_slot_(pos), id, len;
+    const struct virtq_packed_desc *desc = virtq_pos_desc_(q->desc, pos);
+    bool in_order = virtq_has_(q->flags, VIRTQ_IN_ORDER);
+    int32_t flags;
+
+    if (pos == q->published_idx) /* nothing is out: what the flags say is of another lap (T-65) */
+        return q->flags & VIRTQ_BROKEN_ ? VIRTQ_ERR_BROKEN : 0;
+    if (in_order && VIRTIO_UNLIKELY(q->slots[oldest].next & VIRTQ_MARK_))
+        return virtq_driver_complete_oldest_(q, oldest, q->slots[oldest].next & (VIRTQ_MARK_ - 1u),
+                                             done);
+    flags = virtq_packed_used_flags_(q, pos);
+    if (flags < 0)
+        return 0;
+    id = virtq_order16_(q->flags, VIRTIO_LOAD16(&desc->id));
+    len = virtq_packed_used_len_(q, desc, id, flags);
+    if (in_order)
+        return virtq_driver_complete_in_order_(q, oldest, id, len, done);
+    if (!virtq_driver_used_one_(q, id, len))
+        return virtq_driver_complete_any_(q, id, len, done);
+    q->taken_idx = virtq_pos_next_(pos, q->last);
+    done->written = len;
+    virtq_driver_complete_(q, id, &q->slots[id], done);
+    return 1;
 }
 
 /**
- * Takes one completed buffer.
+ * Takes one completed buffer. A hostile device can complete what it has not worked on, a buffer that
+ * is added and not yet published included; each cookie comes back once all the same.
  * @param done  set only when 1 is returned
  * @return 1: taken; 0: none pending; VIRTQ_ERR_USED_IDX, VIRTQ_ERR_USED_ID, VIRTQ_ERR_USED_LEN:
  *         the device broke the queue just now; VIRTQ_ERR_BROKEN: earlier
- * VIRTIO 2.7.14; D-SPLIT-09, D-SPLIT-11, D-SPLIT-12.
+ * VIRTIO 2.7.14, 2.8.22; D-SPLIT-09, D-SPLIT-11, D-SPLIT-12, D-PACK-10 to D-PACK-14, D-INO-01.
  */
 VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_take(struct virtq_driver *q,
                                                      struct virtq_done *done)
 {
-    uint16_t pending = virtq_driver_pending_(q);
-    const struct virtq_split_used *entry;
-    struct virtq_slot *slot;
-    uint32_t id, len;
+    int32_t ready;
 
-    if (VIRTIO_UNLIKELY(virtq_driver_broken(q)))
-        return VIRTQ_ERR_BROKEN;
-    if (pending == 0)
-        return 0;
-    if (VIRTIO_UNLIKELY(pending > (uint16_t)(q->published_idx - q->taken_idx))) {
-        virtq_driver_break_(q);
-        return VIRTQ_ERR_USED_IDX;
-    }
-    entry = virtq_used_slot_(q->used, q->last, q->taken_idx);
-    id = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->id));
-    len = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->len));
-    if (VIRTIO_UNLIKELY(id > q->last)) {
-        virtq_driver_break_(q);
-        return VIRTQ_ERR_USED_ID;
-    }
-    slot = &q->slots[id];
-    if (VIRTIO_UNLIKELY(slot->count == 0)) {
-        virtq_driver_break_(q);
-        return VIRTQ_ERR_USED_ID;
-    }
-    if (VIRTIO_UNLIKELY(len > slot->writable)) {
-        if (!(q->flags & VIRTQ_LEGACY)) {
-            virtq_driver_break_(q);
-            return VIRTQ_ERR_USED_LEN;
-        }
-        len = slot->writable;
-    }
-    done->cookie = slot->cookie;
-    done->written = len;
-    virtq_driver_release_(q, (uint16_t)id);
-    q->taken_idx++;
-    return 1;
+    if (virtq_is_packed_(q->flags))
+        return virtq_packed_take_(q, done);
+    ready = virtq_split_take_count_(q);
+    return VIRTIO_LIKELY(ready > 0) ? virtq_split_take_next_(q, done) : ready;
 }
 
-VIRTIO_INLINE void virtq_driver_set_used_event_(struct virtq_driver *q, uint16_t idx)
+/**
+ * Takes up to `max` completed buffers with one look at the device's index (split).
+ * @param done  array of `max`, at least 1; only the entries counted by the result are set
+ * @return how many were taken, or an error as virtq_driver_take(): then none was. What ended a batch
+ *         early is the next call's answer, and virtq_driver_error()'s.
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int32_t virtq_driver_take_batch(struct virtq_driver *q,
+                                                               struct virtq_done *done,
+                                                               uint16_t max)
 {
-    VIRTIO_STORE_RELAXED16(virtq_used_event_(q->avail, q->last), virtq_order16_(q->flags, idx));
-}
-VIRTIO_INLINE void virtq_driver_set_flags_(struct virtq_driver *q, uint16_t flags)
-{
-    VIRTIO_STORE_RELAXED16(&q->avail[VIRTQ_RING_FLAGS_], virtq_order16_(q->flags, flags));
+    bool packed = virtq_is_packed_(q->flags);
+    int32_t ready = packed ? max : virtq_split_take_count_(q), taken = 0;
+
+    while (taken < ready && taken < max) {
+        int rc = packed ? virtq_packed_take_(q, &done[taken])
+                        : virtq_split_take_next_(q, &done[taken]);
+
+        if (rc <= 0)
+            return taken != 0 ? taken : rc;
+        taken++;
+    }
+    return ready < 0 ? ready : taken;
 }
 
-/** Asks the device for no more interrupts; a hint, one may still come. With EVENT_IDX the event is
- *  left behind, since the flag must stay 0 (D-EVT-03, D-EVT-07). */
+/* Are `least` completions waiting? In a packed ring only the next one can be seen, and counts. */
+VIRTIO_INLINE bool virtq_driver_pending_(const struct virtq_driver *q, uint32_t least)
+{
+    if (q->flags & VIRTQ_BROKEN_)
+        return false;
+    if (!virtq_is_packed_(q->flags))
+        return virtq_split_used_pending_(q) >= least;
+    return q->taken_idx != q->published_idx &&
+           ((q->slots[virtq_pos_slot_(q->taken_idx)].next & VIRTQ_MARK_) != 0 ||
+            virtq_packed_used_flags_(q, q->taken_idx) >= 0);
+}
+
+/* Asks for an interrupt when the entry or slot at `event` is used; without EVENT_IDX at any. */
+VIRTIO_INLINE void virtq_driver_want_irq_(struct virtq_driver *q, uint16_t event)
+{
+    uint16_t flags = q->flags;
+
+    if (virtq_is_packed_(flags))
+        virtq_event_set_(flags, q->driver,
+                         virtq_has_(flags, VIRTQ_EVENT_IDX) ? VIRTQ_EVENT_DESC : VIRTQ_EVENT_ENABLE,
+                         virtq_has_(flags, VIRTQ_EVENT_IDX) ? event : 0);
+    else if (virtq_has_(flags, VIRTQ_EVENT_IDX))
+        virtq_hint_set_(flags, virtq_used_event_(q->driver, q->last), event);
+    else
+        virtq_hint_set_(flags, (uint16_t *)q->driver, 0);
+}
+
+/** Asks the device for no more interrupts; a hint, one may still come. In a split ring with
+ *  EVENT_IDX the event is left behind, since the flag must stay 0 (D-EVT-03, D-EVT-07). */
 VIRTIO_INLINE void virtq_driver_irq_off(struct virtq_driver *q)
 {
-    if (q->flags & VIRTQ_EVENT_IDX)
-        virtq_driver_set_used_event_(q, (uint16_t)(q->taken_idx - 1));
+    if (virtq_is_packed_(q->flags))
+        virtq_event_set_(q->flags, q->driver, VIRTQ_EVENT_DISABLE, 0);
+    else if (virtq_has_(q->flags, VIRTQ_EVENT_IDX))
+        virtq_driver_want_irq_(q, (uint16_t)(q->taken_idx - 1));
     else
-        virtq_driver_set_flags_(q, VIRTQ_AVAIL_FLAG_NO_IRQ);
+        virtq_hint_set_(q->flags, (uint16_t *)q->driver, VIRTQ_AVAIL_FLAG_NO_IRQ);
 }
 
 /**
@@ -907,34 +1644,32 @@ VIRTIO_INLINE void virtq_driver_irq_off(struct virtq_driver *q)
  * after every drain: with EVENT_IDX it arms one interrupt.
  * @return true if completions are pending already, for which no interrupt may come: take them and
  *         call again. Never true for a broken queue.
- * VIRTIO 2.7.14; D-EVT-01, D-EVT-03, D-SPLIT-10.
+ * VIRTIO 2.7.14, 2.8.22; D-EVT-01, D-EVT-03, D-SPLIT-10, D-PEVT-01, D-PEVT-02.
  */
 VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_driver_irq_on(struct virtq_driver *q)
 {
-    if (q->flags & VIRTQ_EVENT_IDX)
-        virtq_driver_set_used_event_(q, q->taken_idx);
-    else
-        virtq_driver_set_flags_(q, 0);
-    /* [D] pairs with virtq_device_irq_due(): our event or flag before its index. */
-    VIRTIO_FENCE_FULL();
-    return virtq_driver_pending_(q) != 0 && !virtq_driver_broken(q);
+    virtq_driver_want_irq_(q, q->taken_idx);
+    /* [D] pairs with virtq_device_irq_due(): our event or flag before its entries. */
+    virtq_fence_full_(q->flags);
+    return virtq_driver_pending_(q, 1);
 }
 
 /**
- * As virtq_driver_irq_on(), but asks for the interrupt only when three quarters of the outstanding
- * buffers are complete; without EVENT_IDX, at the next one.
- * @return true if that many are pending already
+ * As virtq_driver_irq_on(), but with EVENT_IDX asks for the interrupt only when three quarters of what
+ * is outstanding is complete (counted in buffers, in a packed ring in descriptors).
+ * @return true if that many are pending already; in a packed ring, if any is
  */
 VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_driver_irq_on_after(struct virtq_driver *q)
 {
-    uint16_t outstanding = (uint16_t)(q->published_idx - q->taken_idx);
-    uint16_t wait = (uint16_t)(outstanding - outstanding / 4);
+    uint32_t from = q->taken_idx, to = q->published_idx, last = q->last, wait;
+    bool packed = virtq_is_packed_(q->flags);
 
-    if (!(q->flags & VIRTQ_EVENT_IDX) || wait == 0)
-        return virtq_driver_irq_on(q);
-    virtq_driver_set_used_event_(q, (uint16_t)(q->taken_idx + wait - 1));
-    VIRTIO_FENCE_FULL(); /* [D] as in virtq_driver_irq_on() */
-    return virtq_driver_pending_(q) >= wait && !virtq_driver_broken(q);
+    wait = packed ? virtq_pos_distance_(from, to, last) : (uint16_t)(to - from);
+    wait = wait == 0 || !virtq_has_(q->flags, VIRTQ_EVENT_IDX) ? 1 : wait - wait / 4;
+    virtq_driver_want_irq_(q, packed ? virtq_pos_add_(from, last, wait - 1)
+                                     : (uint16_t)(from + wait - 1));
+    virtq_fence_full_(q->flags); /* [D] as in virtq_driver_irq_on() */
+    return virtq_driver_pending_(q, wait);
 }
 
 /**
@@ -956,28 +1691,487 @@ VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_driver_detach(struct virtq_driver *q, 
             return true;
         }
     }
-    virtq_driver_break_(q);
+    (void)virtq_driver_broken_by_(q, VIRTQ_ERR_BROKEN);
     return false;
 }
+
+/** Where the driver side stands: what is published, and what is taken. Any time. */
+VIRTIO_INLINE struct virtq_position virtq_driver_save(const struct virtq_driver *q)
+{
+    struct virtq_position at;
+
+    at.avail_idx = q->published_idx;
+    at.used_idx = q->taken_idx;
+    return at;
+}
+
+/**
+ * Lets an empty queue go on where an earlier one stood, for a peer that keeps its position (vhost).
+ * Call right after virtq_driver_init(). Nothing is outstanding then: both positions are the same.
+ * @return 0, or VIRTQ_ERR_POSITION (nothing changed)
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_restore(struct virtq_driver *q,
+                                                        struct virtq_position at)
+{
+    uint16_t idx = at.avail_idx;
+
+    if (at.used_idx != idx || !virtq_position_ok_(at, q->last, q->flags))
+        return VIRTQ_ERR_POSITION;
+    q->added_idx = q->published_idx = q->kicked_idx = q->taken_idx = idx;
+    if (!virtq_is_packed_(q->flags)) {
+        virtq_hint_set_(q->flags, virtq_avail_idx_(q->driver), idx);
+        virtq_hint_set_(q->flags, virtq_used_idx_(q->device), idx);
+        virtq_hint_set_(q->flags, virtq_used_event_(q->driver, q->last), idx);
+        virtq_hint_set_(q->flags, virtq_avail_event_(q->device, q->last), idx);
+        return 0;
+    }
+    q->free_head = virtq_has_(q->flags, VIRTQ_IN_ORDER) ? (uint16_t)virtq_pos_slot_(idx) : 0;
+    for (uint32_t slot = 0; slot <= q->last; slot++) { /* all used, as the laps before left them */
+        uint32_t lap = slot < virtq_pos_slot_(idx) ? idx : ~(uint32_t)idx;
+
+        virtq_hint_set_(q->flags, &virtq_pos_desc_(q->desc, slot)->flags,
+                        (uint16_t)virtq_pos_used_(lap));
+    }
+    return 0;
+}
 /** @} */
+#endif /* VIRTIO_HAVE_DRIVER */
+
+#if VIRTIO_HAVE_DEVICE
+VIRTIO_OUTLINE int virtq_device_broken_by_(struct virtq_device *q, int err)
+{
+    q->flags |= VIRTQ_BROKEN_;
+    q->error = (int16_t)err;
+    /* Every slot counts as in flight: the next pop takes none, and looks why. What really is in
+     * flight can still be pushed. */
+    q->popped_idx = virtq_is_packed_(q->flags) ? q->pushed_idx ^ VIRTQ_WRAP_
+                                               : (uint16_t)(q->pushed_idx + q->last + 1);
+    q->seen_idx = q->popped_idx;
+    return err;
+}
+
+/* More is available than there are descriptors that are not in flight. */
+VIRTIO_OUTLINE int virtq_device_overfull_(struct virtq_device *q)
+{
+    return q->flags & VIRTQ_BROKEN_ ? VIRTQ_ERR_BROKEN
+                                    : virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_IDX);
+}
+/* Nothing is available, and nothing will be in a broken queue. */
+VIRTIO_INLINE int virtq_device_empty_(const struct virtq_device *q)
+{
+    return q->flags & VIRTQ_BROKEN_ ? VIRTQ_ERR_BROKEN : 0;
+}
+
+/* A descriptor of either format in private memory: what is checked is what is used (V-SPLIT-07,
+ * V-PACK-09). `link` is `next` of a split descriptor, `id` of a packed one. */
+struct virtq_desc_ {
+    struct virtq_seg seg;
+    uint16_t flags;
+    uint16_t link;
+};
+
+/* A chain while it is walked. */
+struct virtq_walk_ {
+    struct virtq_seg *seg;
+    uint64_t total; /* bytes; cannot overflow */
+    uint32_t count, writable, capacity;
+};
+
+/* Appends one checked segment. */
+VIRTIO_INLINE int virtq_walk_add_(struct virtq_walk_ *walk, const struct virtq_desc_ *d)
+{
+    if (VIRTIO_UNLIKELY(walk->count == walk->capacity))
+        return VIRTQ_ERR_CHAIN_CAPACITY;
+    if (VIRTIO_UNLIKELY(d->seg.addr + d->seg.len < d->seg.addr))
+        return VIRTQ_ERR_CHAIN_LENGTH;
+    if (d->flags & VIRTQ_DESC_FLAG_WRITE)
+        walk->writable++;
+    else if (VIRTIO_UNLIKELY(walk->writable != 0))
+        return VIRTQ_ERR_CHAIN_ORDER;
+    walk->seg[walk->count].addr = d->seg.addr;
+    walk->seg[walk->count].len = d->seg.len;
+    walk->total += d->seg.len;
+    walk->count++;
+    return 0;
+}
+
+/* What was walked becomes the chain: 1, or an error. */
+VIRTIO_INLINE int virtq_walk_end_(const struct virtq_walk_ *walk, struct virtq_chain *chain)
+{
+    chain->readable = (uint16_t)(walk->count - walk->writable);
+    chain->writable = (uint16_t)walk->writable;
+    return walk->total > (uint64_t)UINT32_MAX + 1 ? VIRTQ_ERR_CHAIN_LENGTH : 1;
+}
+
+/* A chain of one plain descriptor, the common case, without a loop. */
+VIRTIO_INLINE int virtq_chain_single_(struct virtq_chain *chain, struct virtq_seg seg,
+                                      uint16_t flags)
+{
+    if (VIRTIO_UNLIKELY(seg.addr + seg.len < seg.addr))
+        return VIRTQ_ERR_CHAIN_LENGTH;
+    if (flags & VIRTQ_DESC_FLAG_WRITE) {
+        chain->readable = 0;
+        chain->writable = 1;
+    } else {
+        chain->readable = 1;
+        chain->writable = 0;
+    }
+    chain->seg[0].addr = seg.addr;
+    chain->seg[0].len = seg.len;
+    return 1;
+}
+
+VIRTIO_INLINE struct virtq_desc_ virtq_desc_read_(const struct virtq_split_desc *desc,
+                                                  uint16_t order)
+{
+    bool packed = virtq_is_packed_(order);
+    struct virtq_desc_ copy;
+
+    copy.seg.addr = virtq_order64_(order, VIRTIO_LOAD64(&desc->addr));
+    copy.seg.len = virtq_order32_(order, VIRTIO_LOAD32(&desc->len));
+    copy.flags = virtq_order16_(order, VIRTIO_LOAD16(packed ? &desc->next : &desc->flags));
+    copy.link = virtq_order16_(order, VIRTIO_LOAD16(packed ? &desc->flags : &desc->next));
+    return copy;
+}
+
+/* The same at any alignment: an indirect table has no alignment rule (V-IND-03). */
+VIRTIO_INLINE struct virtq_desc_ virtq_table_read_(const void *table, uint32_t i, uint16_t order)
+{
+    const uint8_t *from = (const uint8_t *)table + 16 * (size_t)i;
+    struct virtq_split_desc raw;
+    struct virtq_desc_ copy;
+    uint8_t *to = (uint8_t *)&raw;
+    bool packed = virtq_is_packed_(order);
+
+    if (VIRTIO_LIKELY(!virtq_misaligned_(table, 8)))
+        return virtq_desc_read_((const struct virtq_split_desc *)table + i, order);
+    for (unsigned byte = 0; byte < sizeof(raw); byte++)
+        to[byte] = VIRTIO_LOAD8(&from[byte]);
+    copy.seg.addr = virtq_order64_(order, raw.addr);
+    copy.seg.len = virtq_order32_(order, raw.len);
+    copy.flags = virtq_order16_(order, packed ? raw.next : raw.flags);
+    copy.link = virtq_order16_(order, packed ? raw.flags : raw.next);
+    return copy;
+}
+
+/* Maps the table that `whole` points to, in *table: the number of its entries, or an error. */
+VIRTIO_INLINE int32_t virtq_table_map_(const struct virtq_device *q,
+                                       const struct virtq_desc_ *whole, const void **table)
+{
+    uint32_t entries = whole->seg.len / 16;
+
+    if (!virtq_has_(q->flags, VIRTQ_INDIRECT))
+        return VIRTQ_ERR_INDIRECT_OFF;
+    if (whole->flags & VIRTQ_DESC_FLAG_NEXT)
+        return VIRTQ_ERR_INDIRECT_NEXT;
+    if (entries == 0 || whole->seg.len % 16 != 0)
+        return VIRTQ_ERR_INDIRECT_LEN;
+    *table = q->map(q->map_ctx, whole->seg.addr, whole->seg.len);
+    return *table == NULL ? VIRTQ_ERR_INDIRECT_MAP : (int32_t)entries;
+}
+
+/* Walks an indirect table of either format whose descriptor is `whole`. A split table is linked, a
+ * packed one is read from end to end (D-IND-08), flags other than WRITE ignored (V-IND-04). Ends: no
+ * more links than entries. */
+VIRTIO_INLINE int virtq_walk_table_(const struct virtq_device *q, const struct virtq_desc_ *whole,
+                                    struct virtq_walk_ *walk)
+{
+    bool packed = virtq_is_packed_(q->flags);
+    uint16_t order = q->flags;
+    const void *table = NULL;
+    int32_t entries = virtq_table_map_(q, whole, &table);
+    uint32_t at = 0;
+
+    if (entries < 0)
+        return entries;
+    for (int32_t left = entries; left != 0; left--) {
+        struct virtq_desc_ d = virtq_table_read_(table, at, order);
+        int err;
+
+        if (!packed && (d.flags & VIRTQ_DESC_FLAG_INDIRECT))
+            return VIRTQ_ERR_INDIRECT_NESTED;
+        err = virtq_walk_add_(walk, &d);
+        if (VIRTIO_UNLIKELY(err != 0))
+            return err;
+        if (packed ? left == 1 : !(d.flags & VIRTQ_DESC_FLAG_NEXT))
+            return 0;
+        at = packed ? at + 1 : d.link;
+        if (at >= (uint32_t)entries)
+            return VIRTQ_ERR_CHAIN_NEXT;
+    }
+    return VIRTQ_ERR_CHAIN_LOOP;
+}
+
+VIRTIO_INLINE struct virtq_walk_ virtq_walk_begin_(const struct virtq_chain *chain)
+{
+    struct virtq_walk_ walk;
+
+    walk.seg = chain->seg;
+    walk.capacity = chain->capacity;
+    walk.count = walk.writable = 0;
+    walk.total = 0;
+    return walk;
+}
 
 /* ---------------------------------------------------------------------------
- * 6. Split ring, device side
+ * 9. Split ring, device side
+ * --------------------------------------------------------------------------- */
+VIRTIO_INLINE uint16_t virtq_split_avail_idx_(const struct virtq_device *q)
+{
+    /* [A] pairs with virtq_split_publish_(): the index before slots and descriptors. */
+    return virtq_load_acquire_(q->flags, virtq_avail_idx_(q->driver));
+}
+
+/* Looks for newly available buffers from `at` on: 1 if there are, 0 if not. The index may be ahead of
+ * what was pushed by the queue size at most, since every buffer holds a descriptor until then. */
+VIRTIO_INLINE int virtq_split_refill_(struct virtq_device *q, uint32_t at)
+{
+    uint32_t room = q->last + 1u - (uint16_t)(at - q->pushed_idx);
+    uint32_t idx = virtq_split_avail_idx_(q), more = (uint16_t)(idx - at);
+
+    if (VIRTIO_UNLIKELY(more == 0))
+        return virtq_device_empty_(q);
+    if (VIRTIO_UNLIKELY(more > room))
+        return virtq_device_overfull_(q);
+    q->seen_idx = (uint16_t)idx;
+    return 1;
+}
+
+/* Walks the chain whose first descriptor is given (in registers). Ends: no more links than the queue has entries. */
+VIRTIO_OUTLINE int virtq_split_walk_(const struct virtq_device *q, struct virtq_chain *chain,
+                                     struct virtq_seg seg, uint32_t flags_link)
+{
+    const struct virtq_split_desc *table = (const struct virtq_split_desc *)q->desc;
+    struct virtq_desc_ d = {seg, (uint16_t)flags_link, (uint16_t)(flags_link >> 16)};
+    struct virtq_walk_ walk = virtq_walk_begin_(chain);
+    uint32_t last = q->last, links = 0;
+    uint16_t order = q->flags;
+    int err;
+
+    while (!(d.flags & VIRTQ_DESC_FLAG_INDIRECT)) {
+        err = virtq_walk_add_(&walk, &d);
+        if (VIRTIO_UNLIKELY(err != 0))
+            return err;
+        if (!(d.flags & VIRTQ_DESC_FLAG_NEXT))
+            return virtq_walk_end_(&walk, chain);
+        if (VIRTIO_UNLIKELY(d.link > last))
+            return VIRTQ_ERR_CHAIN_NEXT;
+        if (VIRTIO_UNLIKELY(links++ == last))
+            return VIRTQ_ERR_CHAIN_LOOP;
+        d = virtq_desc_read_(&table[d.link], order);
+    }
+    err = virtq_walk_table_(q, &d, &walk);
+    return err != 0 ? err : virtq_walk_end_(&walk, chain);
+}
+
+VIRTIO_INLINE int virtq_split_pop_(struct virtq_device *q, struct virtq_chain *chain)
+{
+    const struct virtq_split_desc *desc = (const struct virtq_split_desc *)q->desc;
+    uint32_t at = q->popped_idx, last, head;
+    struct virtq_desc_ first;
+
+    if (at == q->seen_idx) {
+        int more = virtq_split_refill_(q, at);
+
+        if (VIRTIO_UNLIKELY(more <= 0))
+            return more;
+    }
+    last = q->last;
+    head = virtq_order16_(q->flags, VIRTIO_LOAD16(virtq_avail_slot_(q->driver, last, at)));
+    if (VIRTIO_UNLIKELY(head > last))
+        return virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_HEAD);
+    q->popped_idx = (uint16_t)(at + 1);
+    chain->token = head;
+    desc += head;
+    first.seg.addr = virtq_order64_(q->flags, VIRTIO_LOAD64(&desc->addr));
+    first.seg.len = virtq_order32_(q->flags, VIRTIO_LOAD32(&desc->len));
+    first.flags = virtq_order16_(q->flags, VIRTIO_LOAD16(&desc->flags));
+    if (VIRTIO_FAST_PATHS && VIRTIO_LIKELY(!(first.flags & VIRTQ_MORE_)))
+        return virtq_chain_single_(chain, first.seg, first.flags);
+    first.link = virtq_order16_(q->flags, VIRTIO_LOAD16(&desc->next));
+    return virtq_split_walk_(q, chain, first.seg, first.flags | (uint32_t)first.link << 16);
+}
+
+/* Where the next used entry goes: with IN_ORDER over that of an open batch, unless it is flushed. */
+VIRTIO_INLINE uint16_t virtq_device_entry_(const struct virtq_device *q)
+{
+    uint16_t pushed = q->pushed_idx;
+
+    if (!virtq_has_(q->flags, VIRTQ_IN_ORDER) || pushed == q->flushed_idx)
+        return pushed;
+    return q->batch_idx;
+}
+
+VIRTIO_INLINE void virtq_split_push_(struct virtq_device *q, uint32_t token, uint32_t written)
+{
+    struct virtq_split_used *entry =
+        virtq_used_slot_(q->device, q->last, virtq_device_entry_(q));
+
+    q->pushed_idx++;
+    VIRTIO_STORE32(&entry->id, virtq_order32_(q->flags, token));
+    VIRTIO_STORE32(&entry->len, virtq_order32_(q->flags, written));
+}
+
+VIRTIO_INLINE void virtq_split_flush_(struct virtq_device *q)
+{
+    uint16_t idx = q->pushed_idx;
+
+    q->flushed_idx = idx;
+    /* [B] pairs with virtq_split_used_pending_(): data and entries before the index. */
+    virtq_store_release_(q->flags, virtq_used_idx_(q->device), idx);
+}
+
+/* NOTIFY_ON_EMPTY: a driver that ran out of buffers hears of it, suppressed or not (V-LEG-08). */
+VIRTIO_INLINE bool virtq_split_ran_empty_(const struct virtq_device *q)
+{
+    return virtq_has_(q->flags, VIRTQ_NOTIFY_ON_EMPTY) &&
+           virtq_hint_get_(q->flags, virtq_avail_idx_(q->driver)) == q->popped_idx;
+}
+
+VIRTIO_INLINE bool virtq_split_irq_due_(struct virtq_device *q)
+{
+    uint16_t old = q->signalled_idx, now = q->flushed_idx, flags = q->flags;
+    uint32_t last = q->last;
+    void *avail = q->driver;
+
+    q->signalled_idx = now;
+    /* [D] pairs with virtq_driver_irq_on(): our index before its event or flag. */
+    virtq_fence_full_(flags);
+    if (VIRTIO_UNLIKELY(virtq_split_ran_empty_(q)))
+        return now != old;
+    if (VIRTIO_LIKELY(virtq_has_(flags, VIRTQ_EVENT_IDX)))
+        return virtq_event_due(virtq_hint_get_(flags, virtq_used_event_(avail, last)), now, old);
+    return !(virtq_hint_get_(flags, (uint16_t *)avail) & VIRTQ_AVAIL_FLAG_NO_IRQ) && now != old;
+}
+
+/* ---------------------------------------------------------------------------
+ * 10. Packed ring, device side
+ * --------------------------------------------------------------------------- */
+/* Flags of the head at `pos`, or -1 if nothing is available there. [A] pairs with
+ * virtq_packed_publish_(): the head's flags before everything else. */
+VIRTIO_INLINE int32_t virtq_packed_avail_flags_(const struct virtq_device *q, uint32_t pos)
+{
+    uint16_t flags = virtq_load_acquire_(q->flags, &virtq_pos_desc_(q->desc, pos)->flags);
+
+    return (flags & VIRTQ_LAP_) == virtq_pos_avail_(pos) ? flags : -1;
+}
+
+/* Walks the list whose head is given, to its end even if it is malformed: only there the next list
+ * begins. Ends: a list cannot be longer than the slots that are not in flight. */
+VIRTIO_OUTLINE int virtq_packed_walk_(struct virtq_device *q, struct virtq_chain *chain,
+                                      struct virtq_seg seg, uint32_t flags_id)
+{
+    const struct virtq_split_desc *ring = (const struct virtq_split_desc *)q->desc;
+    struct virtq_desc_ d = {seg, (uint16_t)flags_id, (uint16_t)(flags_id >> 16)};
+    struct virtq_walk_ walk = virtq_walk_begin_(chain);
+    uint32_t pos = q->popped_idx, last = q->last, slot = virtq_pos_slot_(pos), count = 1;
+    uint32_t room = last + 1 - virtq_pos_distance_(q->pushed_idx, pos, last);
+    uint16_t order = q->flags;
+    int err = 0;
+
+    for (;; count++) {
+        if (VIRTIO_LIKELY(err == 0)) { /* else only the end of the list matters */
+            if (VIRTIO_LIKELY(!(d.flags & VIRTQ_DESC_FLAG_INDIRECT)))
+                err = virtq_walk_add_(&walk, &d);
+            else /* never inside a list (D-IND-07) */
+                err = count == 1 ? virtq_walk_table_(q, &d, &walk) : VIRTQ_ERR_INDIRECT_NEXT;
+        }
+        if (!(d.flags & VIRTQ_DESC_FLAG_NEXT))
+            break;
+        if (VIRTIO_UNLIKELY(count == room))
+            return virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_LIST);
+        slot = VIRTIO_UNLIKELY(slot == last) ? 0 : slot + 1;
+        d = virtq_desc_read_(&ring[slot], order);
+    }
+    q->popped_idx = virtq_pos_add_(pos, last, count);
+    chain->token = d.link | (count - 1) << 16;
+    return err != 0 ? err : virtq_walk_end_(&walk, chain);
+}
+
+VIRTIO_INLINE int virtq_packed_pop_(struct virtq_device *q, struct virtq_chain *chain)
+{
+    uint32_t pos = q->popped_idx;
+    const struct virtq_packed_desc *desc = virtq_pos_desc_(q->desc, pos);
+    int32_t flags = virtq_packed_avail_flags_(q, pos);
+    struct virtq_desc_ first;
+
+    if (flags < 0)
+        return virtq_device_empty_(q);
+    if (VIRTIO_UNLIKELY((pos ^ q->pushed_idx) == VIRTQ_WRAP_)) /* every slot is in flight */
+        return virtq_device_overfull_(q);
+    first.seg.addr = virtq_order64_(q->flags, VIRTIO_LOAD64(&desc->addr));
+    first.seg.len = virtq_order32_(q->flags, VIRTIO_LOAD32(&desc->len));
+    first.flags = (uint16_t)flags;
+    first.link = virtq_order16_(q->flags, VIRTIO_LOAD16(&desc->id));
+    if (!VIRTIO_FAST_PATHS || VIRTIO_UNLIKELY(flags & VIRTQ_MORE_))
+        return virtq_packed_walk_(q, chain, first.seg, first.flags | (uint32_t)first.link << 16);
+    q->popped_idx = virtq_pos_next_(pos, q->last);
+    chain->token = first.link;
+    return virtq_chain_single_(chain, first.seg, first.flags);
+}
+
+/* A token is the id, and above it one less than the slots of the list. The first used descriptor of
+ * a flush keeps its old flags: the driver cannot look past it (V-PACK-07). */
+VIRTIO_INLINE void virtq_packed_push_(struct virtq_device *q, uint32_t token, uint32_t written)
+{
+    uint32_t pushed = q->pushed_idx, pos = virtq_device_entry_(q);
+    struct virtq_packed_desc *desc = virtq_pos_desc_(q->desc, pos);
+    uint16_t flags =
+        (uint16_t)(virtq_pos_used_(pos) | (written != 0 ? VIRTQ_DESC_FLAG_WRITE : 0));
+
+    q->pushed_idx = virtq_pos_add_(pushed, q->last, (token >> 16) + 1);
+    VIRTIO_STORE32(&desc->len, virtq_order32_(q->flags, written));
+    VIRTIO_STORE16(&desc->id, virtq_order16_(q->flags, (uint16_t)token));
+    if (pos == q->flushed_idx)
+        q->held_flags = flags;
+    else
+        VIRTIO_STORE16(&desc->flags, virtq_order16_(q->flags, flags));
+}
+
+VIRTIO_INLINE void virtq_packed_flush_(struct virtq_device *q)
+{
+    uint32_t pos = q->flushed_idx, end = q->pushed_idx;
+
+    if (pos == end)
+        return;
+    q->flushed_idx = (uint16_t)end;
+    if (VIRTIO_UNLIKELY(q->signalled_idx != pos))
+        q->flags |= virtq_pos_late_(q->signalled_idx, pos, end, q->last);
+    /* [B] pairs with virtq_packed_used_flags_(): data and entries before the first one's flags. */
+    virtq_store_release_(q->flags, &virtq_pos_desc_(q->desc, pos)->flags, q->held_flags);
+}
+
+VIRTIO_INLINE bool virtq_packed_irq_due_(struct virtq_device *q)
+{
+    uint32_t old = q->signalled_idx, now = q->flushed_idx, last = q->last;
+    uint16_t flags = q->flags;
+    const void *area = q->driver;
+
+    q->signalled_idx = (uint16_t)now;
+    if (VIRTIO_UNLIKELY(flags & VIRTQ_LATE_))
+        q->flags = flags & (uint16_t)~VIRTQ_LATE_;
+    /* [D] pairs with virtq_driver_irq_on(): our entries before its event word. */
+    virtq_fence_full_(flags);
+    return virtq_packed_notify_due_(flags, virtq_event_get_(flags, area), now, old, last);
+}
+
+/* ---------------------------------------------------------------------------
+ * 11. Device side
  * --------------------------------------------------------------------------- */
 /**
  * @defgroup virtq_device Ring, device side
  * Serialise all calls on one queue side; the driver may run at any time. The driver is not
  * trusted: each descriptor is fetched once into private memory and checked there, every loop is
- * bounded, and at most `num` buffers are between pop and push at any time. The segments' addresses
- * are still the driver's: map them with a check of their own before use (addr + len does not wrap,
- * and the sum of all lengths is at most 2^32).
+ * bounded, and at most `num` descriptors are between pop and push at any time. The segments'
+ * addresses are still the driver's: map them with a check of their own before use (addr + len does
+ * not wrap, and the sum of all lengths is at most 2^32).
  * @{
  */
 
 /**
  * Starts the device side of a queue whose memory the driver has set up; writes nothing to it.
  * @param map  maps indirect tables; NULL if areas->flags lacks VIRTQ_INDIRECT
- * @return 0, VIRTQ_ERR_SIZE or VIRTQ_ERR_ALIGN (nothing changed)
+ * @return 0, VIRTQ_ERR_FLAGS, VIRTQ_ERR_SIZE or VIRTQ_ERR_ALIGN (nothing changed)
  */
 VIRTIO_NODISCARD VIRTIO_INLINE int virtq_device_init(struct virtq_device *q,
                                                      const struct virtq_areas *areas,
@@ -988,181 +2182,24 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_device_init(struct virtq_device *q,
     if (err != 0)
         return err;
     VIRTIO_ASSERT(map != NULL || !(areas->flags & VIRTQ_INDIRECT));
-    q->desc = (const struct virtq_split_desc *)areas->desc;
-    q->avail = (uint16_t *)areas->driver;
-    q->used = (uint16_t *)areas->device;
+    q->desc = areas->desc;
+    q->driver = areas->driver;
+    q->device = areas->device;
     q->map = map;
     q->map_ctx = map_ctx;
     q->last = (uint16_t)(areas->num - 1);
     q->flags = areas->flags;
-    q->seen_idx = q->popped_idx = q->pushed_idx = q->flushed_idx = q->signalled_idx = 0;
+    q->held_flags = 0;
+    q->error = 0;
+    q->popped_idx = virtq_is_packed_(areas->flags) ? VIRTQ_WRAP_ : 0; /* L-PACK-04 */
+    q->seen_idx = q->pushed_idx = q->batch_idx = q->flushed_idx = q->signalled_idx = q->popped_idx;
     return 0;
 }
 
-/** True once the driver violated the protocol. Then answer with DEVICE_NEEDS_RESET. */
-VIRTIO_INLINE bool virtq_device_broken(const struct virtq_device *q)
+/** 0, or the error by which the driver broke the queue. Then answer with DEVICE_NEEDS_RESET. */
+VIRTIO_INLINE int virtq_device_error(const struct virtq_device *q)
 {
-    return (q->flags & VIRTQ_BROKEN_) != 0;
-}
-
-VIRTIO_OUTLINE void virtq_device_break_(struct virtq_device *q)
-{
-    q->flags |= VIRTQ_BROKEN_;
-    q->seen_idx = q->popped_idx; /* the next pop goes through virtq_split_refill_() */
-}
-
-VIRTIO_INLINE uint16_t virtq_device_avail_idx_(const struct virtq_device *q)
-{
-    /* [A] pairs with virtq_driver_publish(): the index before slots and descriptors. */
-    return virtq_order16_(q->flags, VIRTIO_LOAD_ACQUIRE16(&q->avail[VIRTQ_RING_IDX_]));
-}
-
-/* Looks for newly available buffers: 1 if there are, 0 if not. The index may be ahead of what was
- * pushed by the queue size at most, since every buffer holds a descriptor until then. */
-VIRTIO_INLINE int virtq_split_refill_(struct virtq_device *q)
-{
-    uint16_t idx;
-
-    if (VIRTIO_UNLIKELY(virtq_device_broken(q)))
-        return VIRTQ_ERR_BROKEN;
-    idx = virtq_device_avail_idx_(q);
-    if (idx == q->popped_idx)
-        return 0;
-    if (VIRTIO_UNLIKELY((uint16_t)(idx - q->pushed_idx) > (uint32_t)q->last + 1 ||
-                        (uint16_t)(idx - q->popped_idx) > (uint16_t)(idx - q->pushed_idx))) {
-        virtq_device_break_(q);
-        return VIRTQ_ERR_AVAIL_IDX;
-    }
-    q->seen_idx = idx;
-    return 1;
-}
-
-/* A descriptor in private memory: what is checked is what is used (V-SPLIT-07). */
-VIRTIO_INLINE struct virtq_split_desc virtq_desc_read_(const struct virtq_split_desc *desc,
-                                                       uint16_t order)
-{
-    struct virtq_split_desc copy;
-
-    copy.addr = virtq_order64_(order, VIRTIO_LOAD64(&desc->addr));
-    copy.len = virtq_order32_(order, VIRTIO_LOAD32(&desc->len));
-    copy.flags = virtq_order16_(order, VIRTIO_LOAD16(&desc->flags));
-    copy.next = virtq_order16_(order, VIRTIO_LOAD16(&desc->next));
-    return copy;
-}
-
-/* The same at any alignment: an indirect table has no alignment rule (V-IND-03). */
-VIRTIO_INLINE struct virtq_split_desc virtq_table_read_(const void *table, uint32_t i,
-                                                        uint16_t order)
-{
-    struct virtq_split_desc copy;
-    const uint8_t *from = (const uint8_t *)table + 16 * (size_t)i;
-    uint8_t *to = (uint8_t *)&copy;
-
-    if (VIRTIO_LIKELY(!virtq_misaligned_(table, 8)))
-        return virtq_desc_read_((const struct virtq_split_desc *)table + i, order);
-    for (unsigned byte = 0; byte < sizeof(copy); byte++)
-        to[byte] = VIRTIO_LOAD8(&from[byte]);
-    copy.addr = virtq_order64_(order, copy.addr);
-    copy.len = virtq_order32_(order, copy.len);
-    copy.flags = virtq_order16_(order, copy.flags);
-    copy.next = virtq_order16_(order, copy.next);
-    return copy;
-}
-
-/* Appends one checked segment to the chain; *total sums the bytes of the chain. */
-VIRTIO_INLINE int virtq_chain_append_(struct virtq_chain *chain, const struct virtq_split_desc *d,
-                                      uint64_t *total)
-{
-    uint32_t at = (uint32_t)chain->readable + chain->writable;
-
-    if (VIRTIO_UNLIKELY(at >= chain->capacity))
-        return VIRTQ_ERR_CHAIN_CAPACITY;
-    *total += d->len;
-    if (VIRTIO_UNLIKELY(*total > (uint64_t)UINT32_MAX + 1 ||
-                        d->addr + d->len < d->addr))
-        return VIRTQ_ERR_CHAIN_LENGTH;
-    if (d->flags & VIRTQ_DESC_FLAG_WRITE)
-        chain->writable++;
-    else if (VIRTIO_UNLIKELY(chain->writable != 0))
-        return VIRTQ_ERR_CHAIN_ORDER;
-    else
-        chain->readable++;
-    chain->seg[at].addr = d->addr;
-    chain->seg[at].len = d->len;
-    return 0;
-}
-
-/* Walks an indirect table whose descriptor is `whole`. Ends: no more links than entries. */
-VIRTIO_OUTLINE int virtq_split_walk_table_(const struct virtq_device *q,
-                                          const struct virtq_split_desc *whole,
-                                          struct virtq_chain *chain, uint64_t *total)
-{
-    uint32_t entries = whole->len / 16, at = 0;
-    const void *table;
-
-    if (!(q->flags & VIRTQ_INDIRECT))
-        return VIRTQ_ERR_INDIRECT_OFF;
-    if (whole->flags & VIRTQ_DESC_FLAG_NEXT)
-        return VIRTQ_ERR_INDIRECT_NEXT;
-    if (entries == 0 || whole->len % 16 != 0)
-        return VIRTQ_ERR_INDIRECT_LEN;
-    table = q->map(q->map_ctx, whole->addr, whole->len);
-    if (table == NULL)
-        return VIRTQ_ERR_INDIRECT_MAP;
-    for (uint32_t left = entries; left != 0; left--) {
-        struct virtq_split_desc d = virtq_table_read_(table, at, q->flags);
-        int err;
-
-        if (d.flags & VIRTQ_DESC_FLAG_INDIRECT)
-            return VIRTQ_ERR_INDIRECT_NESTED;
-        err = virtq_chain_append_(chain, &d, total);
-        if (err != 0)
-            return err;
-        if (!(d.flags & VIRTQ_DESC_FLAG_NEXT))
-            return 1;
-        at = d.next;
-        if (at >= entries)
-            return VIRTQ_ERR_CHAIN_NEXT;
-    }
-    return VIRTQ_ERR_CHAIN_LOOP;
-}
-
-/* Walks the chain whose first descriptor is `d`. Ends: no more links than the queue has entries. */
-VIRTIO_OUTLINE int virtq_split_walk_(const struct virtq_device *q, struct virtq_split_desc d,
-                                    struct virtq_chain *chain)
-{
-    uint64_t total = 0;
-
-    chain->readable = chain->writable = 0;
-    for (uint32_t links = 0; links <= q->last; links++) {
-        int err;
-
-        if (d.flags & VIRTQ_DESC_FLAG_INDIRECT)
-            return virtq_split_walk_table_(q, &d, chain, &total);
-        err = virtq_chain_append_(chain, &d, &total);
-        if (err != 0)
-            return err;
-        if (!(d.flags & VIRTQ_DESC_FLAG_NEXT))
-            return 1;
-        if (d.next > q->last)
-            return VIRTQ_ERR_CHAIN_NEXT;
-        d = virtq_desc_read_(&q->desc[d.next], q->flags);
-    }
-    return VIRTQ_ERR_CHAIN_LOOP;
-}
-
-/* A chain of one plain descriptor, the common case, without a loop. */
-VIRTIO_INLINE int virtq_split_single_(const struct virtq_split_desc *d, struct virtq_chain *chain)
-{
-    uint16_t writable = (d->flags & VIRTQ_DESC_FLAG_WRITE) != 0;
-
-    if (VIRTIO_UNLIKELY(d->addr + d->len < d->addr))
-        return VIRTQ_ERR_CHAIN_LENGTH;
-    chain->writable = writable;
-    chain->readable = (uint16_t)(1 - writable);
-    chain->seg[0].addr = d->addr;
-    chain->seg[0].len = d->len;
-    return 1;
+    return q->error;
 }
 
 /**
@@ -1171,96 +2208,97 @@ VIRTIO_INLINE int virtq_split_single_(const struct virtq_split_desc *d, struct v
  *               of virtq_err_names_chain() only its token is meaningful.
  * @return 1: a chain; 0: none; a VIRTQ_ERR_CHAIN_* or VIRTQ_ERR_INDIRECT_*: the chain is malformed
  *         and consumed, push chain->token with length 0 or give up; VIRTQ_ERR_AVAIL_IDX,
- *         VIRTQ_ERR_AVAIL_HEAD: the driver broke the queue just now; VIRTQ_ERR_BROKEN: earlier
- * VIRTIO 2.7.5, 2.7.6; V-SPLIT-06, V-SPLIT-07, V-IND-01 to V-IND-03.
+ *         VIRTQ_ERR_AVAIL_HEAD, VIRTQ_ERR_AVAIL_LIST: the driver broke the queue just now;
+ *         VIRTQ_ERR_BROKEN: earlier
+ * In a split ring the index is read again only when all it covered is popped: popping until 0 costs
+ * one acquire load a batch.
+ * VIRTIO 2.7.5, 2.7.6, 2.8; V-SPLIT-06, V-SPLIT-07, V-IND-01 to V-IND-04, V-PACK-01 to V-PACK-04,
+ * V-PACK-09.
  */
 VIRTIO_NODISCARD VIRTIO_INLINE int virtq_device_pop(struct virtq_device *q,
                                                     struct virtq_chain *chain)
 {
-    struct virtq_split_desc first;
-    uint16_t head;
-
     VIRTIO_ASSERT(chain->capacity != 0);
-    if (q->popped_idx == q->seen_idx) {
-        int more = virtq_split_refill_(q);
-
-        if (more <= 0)
-            return more;
-    }
-    head = VIRTIO_LOAD16(virtq_avail_slot_(q->avail, q->last, q->popped_idx));
-    head = virtq_order16_(q->flags, head);
-    if (VIRTIO_UNLIKELY(head > q->last)) {
-        virtq_device_break_(q);
-        return VIRTQ_ERR_AVAIL_HEAD;
-    }
-    q->popped_idx++;
-    chain->token = head;
-    first = virtq_desc_read_(&q->desc[head], q->flags);
-    if (VIRTIO_LIKELY(!(first.flags & (VIRTQ_DESC_FLAG_NEXT | VIRTQ_DESC_FLAG_INDIRECT))))
-        return virtq_split_single_(&first, chain);
-    return virtq_split_walk_(q, first, chain);
+    return virtq_is_packed_(q->flags) ? virtq_packed_pop_(q, chain) : virtq_split_pop_(q, chain);
 }
 
 /**
- * Completes a popped buffer; the driver sees it at the next virtq_device_flush(). Any order.
+ * Completes a popped buffer; the driver sees it at the next virtq_device_flush(). Any order, but with
+ * IN_ORDER the order of pop (V-RES-04).
  * @param token    virtq_chain::token of a buffer that was popped and not pushed yet
  * @param written  bytes written from the first writable one on; 0 if none
- * VIRTIO 2.7.8; V-SPLIT-03, V-SPLIT-04.
+ * VIRTIO 2.7.8, 2.8.22; V-SPLIT-03, V-SPLIT-04, V-PACK-05 to V-PACK-07.
  */
 VIRTIO_INLINE void virtq_device_push(struct virtq_device *q, uint32_t token, uint32_t written)
 {
-    struct virtq_split_used *entry = virtq_used_slot_(q->used, q->last, q->pushed_idx);
-
-    VIRTIO_ASSERT(q->pushed_idx != q->popped_idx && token <= q->last);
-    VIRTIO_STORE32(&entry->id, virtq_order32_(q->flags, token));
-    VIRTIO_STORE32(&entry->len, virtq_order32_(q->flags, written));
-    q->pushed_idx++;
-}
-
-/** Makes everything pushed so far visible to the driver: one release store. V-SPLIT-05. Follow with
- *  virtq_device_irq_due(). */
-VIRTIO_INLINE void virtq_device_flush(struct virtq_device *q)
-{
-    q->flushed_idx = q->pushed_idx;
-    /* [B] pairs with virtq_driver_take(): data and entries before the index. */
-    VIRTIO_STORE_RELEASE16(&q->used[VIRTQ_RING_IDX_], virtq_order16_(q->flags, q->flushed_idx));
+    VIRTIO_ASSERT(q->pushed_idx != q->popped_idx);
+    if (virtq_is_packed_(q->flags))
+        virtq_packed_push_(q, token, written);
+    else
+        virtq_split_push_(q, token, written);
+    if (virtq_has_(q->flags, VIRTQ_IN_ORDER))
+        q->batch_idx = q->pushed_idx;
 }
 
 /**
- * Must the driver be interrupted for what was flushed since the last call? Contains the full fence.
- * VIRTIO 2.7.7; V-EVT-01, V-EVT-03.
+ * As virtq_device_push(), for a buffer all of whose writable bytes were written (none, if it has
+ * none). With IN_ORDER the next push before the flush then completes both with one used entry: only
+ * such buffers can be skipped, since the driver takes them for written in full (V-INO-03).
+ * VIRTIO 2.7.9, 2.8.4; V-INO-01, V-INO-02.
+ */
+VIRTIO_INLINE void virtq_device_push_full(struct virtq_device *q, uint32_t token, uint32_t written)
+{
+    uint16_t batch = virtq_device_entry_(q);
+
+    virtq_device_push(q, token, written);
+    if (virtq_has_(q->flags, VIRTQ_IN_ORDER))
+        q->batch_idx = batch;
+}
+
+/** Makes everything pushed so far visible to the driver: one release store. V-SPLIT-05, V-PACK-07,
+ *  V-PACK-08. Follow with virtq_device_irq_due(). */
+VIRTIO_INLINE void virtq_device_flush(struct virtq_device *q)
+{
+    if (virtq_is_packed_(q->flags))
+        virtq_packed_flush_(q);
+    else
+        virtq_split_flush_(q);
+}
+
+/**
+ * Must the driver be interrupted for what was flushed since the last call? Call after each flush (at
+ * the latest after 65535 buffers of a split ring). Contains the full fence.
+ * VIRTIO 2.7.7, 2.8.10; V-EVT-01, V-EVT-03, V-LEG-08, V-PEVT-01.
  */
 VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_device_irq_due(struct virtq_device *q)
 {
-    uint16_t old = q->signalled_idx, now = q->flushed_idx, hint;
-
-    q->signalled_idx = now;
-    /* [D] pairs with virtq_driver_irq_on(): our index before its event or flag. */
-    VIRTIO_FENCE_FULL();
-    if (q->flags & VIRTQ_EVENT_IDX) {
-        hint = VIRTIO_LOAD_RELAXED16(virtq_used_event_(q->avail, q->last));
-        return virtq_event_due(virtq_order16_(q->flags, hint), now, old);
-    }
-    hint = VIRTIO_LOAD_RELAXED16(&q->avail[VIRTQ_RING_FLAGS_]);
-    return !(virtq_order16_(q->flags, hint) & VIRTQ_AVAIL_FLAG_NO_IRQ) && now != old;
+    return virtq_is_packed_(q->flags) ? virtq_packed_irq_due_(q) : virtq_split_irq_due_(q);
 }
 
-VIRTIO_INLINE void virtq_device_set_avail_event_(struct virtq_device *q, uint16_t idx)
+/* Asks for a kick when the entry or slot at `event` is made available; without EVENT_IDX at any. */
+VIRTIO_INLINE void virtq_device_want_kick_(struct virtq_device *q, uint16_t event)
 {
-    VIRTIO_STORE_RELAXED16(virtq_avail_event_(q->used, q->last), virtq_order16_(q->flags, idx));
-}
-VIRTIO_INLINE void virtq_device_set_flags_(struct virtq_device *q, uint16_t flags)
-{
-    VIRTIO_STORE_RELAXED16(&q->used[VIRTQ_RING_FLAGS_], virtq_order16_(q->flags, flags));
+    uint16_t flags = q->flags;
+
+    if (virtq_is_packed_(flags))
+        virtq_event_set_(flags, q->device,
+                         virtq_has_(flags, VIRTQ_EVENT_IDX) ? VIRTQ_EVENT_DESC : VIRTQ_EVENT_ENABLE,
+                         virtq_has_(flags, VIRTQ_EVENT_IDX) ? event : 0);
+    else if (virtq_has_(flags, VIRTQ_EVENT_IDX))
+        virtq_hint_set_(flags, virtq_avail_event_(q->device, q->last), event);
+    else
+        virtq_hint_set_(flags, (uint16_t *)q->device, 0);
 }
 
 /** Asks the driver for no more kicks; a hint, one may still come (V-EVT-02, V-EVT-04, V-VQ-03). */
 VIRTIO_INLINE void virtq_device_kick_off(struct virtq_device *q)
 {
-    if (q->flags & VIRTQ_EVENT_IDX)
-        virtq_device_set_avail_event_(q, (uint16_t)(q->popped_idx - 1));
+    if (virtq_is_packed_(q->flags))
+        virtq_event_set_(q->flags, q->device, VIRTQ_EVENT_DISABLE, 0);
+    else if (virtq_has_(q->flags, VIRTQ_EVENT_IDX))
+        virtq_device_want_kick_(q, (uint16_t)(q->popped_idx - 1));
     else
-        virtq_device_set_flags_(q, VIRTQ_USED_FLAG_NO_KICK);
+        virtq_hint_set_(q->flags, (uint16_t *)q->device, VIRTQ_USED_FLAG_NO_KICK);
 }
 
 /**
@@ -1268,38 +2306,47 @@ VIRTIO_INLINE void virtq_device_kick_off(struct virtq_device *q)
  * one kick.
  * @return true if buffers are available already, for which no kick may come: pop them and call
  *         again. Never true for a broken queue.
- * VIRTIO 2.7.10; V-EVT-02, V-EVT-04.
+ * VIRTIO 2.7.10, 2.8.10; V-EVT-02, V-EVT-04, V-PEVT-01.
  */
 VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_device_kick_on(struct virtq_device *q)
 {
-    if (q->flags & VIRTQ_EVENT_IDX)
-        virtq_device_set_avail_event_(q, q->popped_idx);
-    else
-        virtq_device_set_flags_(q, 0);
-    /* [C] pairs with virtq_driver_kick_due(): our event or flag before its index. */
-    VIRTIO_FENCE_FULL();
-    return virtq_device_avail_idx_(q) != q->popped_idx && !virtq_device_broken(q);
+    virtq_device_want_kick_(q, q->popped_idx);
+    /* [C] pairs with virtq_driver_kick_due(): our event or flag before its buffers. */
+    virtq_fence_full_(q->flags);
+    if (q->flags & VIRTQ_BROKEN_)
+        return false;
+    return virtq_is_packed_(q->flags) ? virtq_packed_avail_flags_(q, q->popped_idx) >= 0
+                                      : virtq_split_avail_idx_(q) != q->popped_idx;
 }
 
-/** The position to move to another device side. Flush first; buffers between pop and push are not
- *  part of it: finish them, or let the other side pop them again by an older avail_idx. */
-VIRTIO_INLINE struct virtq_device_state virtq_device_save(const struct virtq_device *q)
+/**
+ * The position to move to another device side, for migration or a restart. Flush first. Buffers
+ * between pop and push stay in flight: hand their tokens to the new side, which pushes them as if it
+ * had popped them.
+ */
+VIRTIO_INLINE struct virtq_position virtq_device_save(const struct virtq_device *q)
 {
-    struct virtq_device_state state;
+    struct virtq_position at;
 
     VIRTIO_ASSERT(q->pushed_idx == q->flushed_idx);
-    state.avail_idx = q->popped_idx;
-    state.used_idx = q->pushed_idx;
-    return state;
+    at.avail_idx = q->popped_idx;
+    at.used_idx = q->pushed_idx;
+    return at;
 }
 
-/** Continues at a saved position; call right after virtq_device_init(). The values may come from
- *  anywhere: a wrong one is found by the checks of virtq_device_pop(). */
-VIRTIO_INLINE void virtq_device_restore(struct virtq_device *q, struct virtq_device_state state)
+/** Continues at a saved position; call right after virtq_device_init(), with the same queue size. The
+ *  values may come from anywhere.
+ *  @return 0, or VIRTQ_ERR_POSITION (nothing changed) */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtq_device_restore(struct virtq_device *q,
+                                                        struct virtq_position at)
 {
-    q->seen_idx = q->popped_idx = state.avail_idx;
-    q->pushed_idx = q->flushed_idx = q->signalled_idx = state.used_idx;
+    if (!virtq_position_ok_(at, q->last, q->flags))
+        return VIRTQ_ERR_POSITION;
+    q->seen_idx = q->popped_idx = at.avail_idx;
+    q->pushed_idx = q->batch_idx = q->flushed_idx = q->signalled_idx = at.used_idx;
+    return 0;
 }
 /** @} */
+#endif /* VIRTIO_HAVE_DEVICE */
 
 #endif /* VIRTIO_RING_H */

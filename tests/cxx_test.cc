@@ -17,7 +17,7 @@ void expect(bool ok, const char *what)
         std::printf("FAILED: %s\n", what);
 }
 
-alignas(4096) uint8_t memory[VIRTQ_SPLIT_BYTES(4, 4096)];
+alignas(4096) uint8_t memory[VIRTQ_BYTES(4, 4096)];
 virtq_slot slots[4];
 
 void ring_round_trip()
@@ -30,8 +30,7 @@ void ring_round_trip()
     virtq_done done{};
     int request = 0;
 
-    virtq_split_areas(&areas, memory, 4, 4096);
-    areas.flags = VIRTQ_EVENT_IDX;
+    virtq_areas_set(&areas, memory, 4, 4096, VIRTQ_EVENT_IDX);
     expect(virtq_driver_init(&driver, &areas, slots) == 0, "driver init");
     expect(virtq_device_init(&device, &areas, nullptr, nullptr) == 0, "device init");
     expect(virtq_driver_add_pair(&driver, {0x1000, 16}, {0x2000, 8}, &request) == 0, "add pair");

@@ -80,9 +80,9 @@ static void start_driver_at(uint16_t idx)
 
 static void start_device_at(uint16_t idx)
 {
-    struct virtq_device_state state = {.avail_idx = idx, .used_idx = idx};
+    struct virtq_position state = {.avail_idx = idx, .used_idx = idx};
 
-    virtq_device_restore(&device, state);
+    cr_assert_eq(virtq_device_restore(&device, state), 0);
     raw_set_avail_idx(&ring, idx);
     raw_set_used_idx(&ring, idx);
 }
@@ -163,12 +163,12 @@ Test(split_layout, offsets_of_the_legacy_layout)
     };
 
     for (size_t i = 0; i < sizeof(golden) / sizeof(golden[0]); i++) {
-        struct virtq_offsets at = virtq_split_offsets((uint16_t)golden[i][0], VIRTQ_LEGACY_ALIGN);
+        struct virtq_offsets at = virtq_area_offsets((uint16_t)golden[i][0], VIRTQ_LEGACY_ALIGN, 0);
 
         cr_assert_eq(at.driver, golden[i][1]);
         cr_assert_eq(at.device, golden[i][2]);
         cr_assert_eq(at.total, golden[i][3]);
-        cr_assert_eq(VIRTQ_SPLIT_BYTES(golden[i][0], 4096), golden[i][3]);
+        cr_assert_eq(VIRTQ_BYTES(golden[i][0], 4096), golden[i][3]);
     }
 }
 
@@ -176,7 +176,7 @@ Test(split_layout, smallest_alignment_packs_the_areas)
 {
     /* L-SPLIT-04: 16*n, 6+2*n and 6+8*n bytes, aligned to 16, 2 and 4 */
     for (uint32_t num = 1; num <= 32768; num *= 2) {
-        struct virtq_offsets at = virtq_split_offsets((uint16_t)num, 4);
+        struct virtq_offsets at = virtq_area_offsets((uint16_t)num, 4, 0);
 
         cr_assert_eq(at.driver, 16 * num);
         cr_assert_eq(at.device % 4, 0);
@@ -191,12 +191,12 @@ Test(split_layout, areas_point_into_one_piece)
 {
     static _Alignas(4096) uint8_t mem[12288];
     static const uint8_t zero[12288];
-    struct virtq_areas at = {.num = 0, .flags = 0xffff};
+    struct virtq_areas at = {.num = 0};
 
-    cr_assert_eq(sizeof(mem), VIRTQ_SPLIT_BYTES(256, 4096));
-    virtq_split_areas(&at, mem, 256, 4096);
+    cr_assert_eq(sizeof(mem), VIRTQ_BYTES(256, 4096));
+    virtq_areas_set(&at, mem, 256, 4096, VIRTQ_LEGACY);
     cr_assert_eq(at.num, 256);
-    cr_assert_eq(at.flags, 0);
+    cr_assert_eq(at.flags, VIRTQ_LEGACY);
     cr_assert_eq((uint8_t *)at.desc - mem, 0);
     cr_assert_eq((uint8_t *)at.driver - mem, 4096);
     cr_assert_eq((uint8_t *)at.device - mem, 8192);
@@ -209,12 +209,12 @@ Test(split_layout, only_powers_of_two_up_to_32768_are_sizes)
     uint32_t legal = 0;
 
     for (uint32_t num = 0; num <= 0x20000; num++)
-        legal += virtq_split_size_ok(num);
+        legal += virtq_size_ok(num, 0);
     cr_assert_eq(legal, 16);
     for (uint32_t num = 1; num <= 32768; num *= 2)
-        cr_assert(virtq_split_size_ok(num));
-    cr_assert_not(virtq_split_size_ok(65536));
-    cr_assert_not(virtq_split_size_ok(UINT32_C(0x80000000)));
+        cr_assert(virtq_size_ok(num, 0));
+    cr_assert_not(virtq_size_ok(65536, 0));
+    cr_assert_not(virtq_size_ok(UINT32_C(0x80000000), 0));
 }
 
 Test(split_layout, every_error_has_a_name_of_its_own)
@@ -232,7 +232,7 @@ Test(split_layout, every_error_has_a_name_of_its_own)
             cr_assert(strcmp(name, names[i]) != 0, "%s", name);
         names[count++] = name;
     }
-    cr_assert_eq(count, 12 + 10);
+    cr_assert_eq(count, 15 + 10);
 }
 
 Test(split_layout, chain_errors_are_told_from_queue_errors)
@@ -313,7 +313,7 @@ Test(split_driver, init_zeroes_exactly_the_areas)
         for (size_t i = 0; i < raw_used_bytes(num); i++)
             cr_assert_eq(ring.used[i], 0);
         cr_assert_eq(virtq_driver_free_count(&driver), num);
-        cr_assert_not(virtq_driver_broken(&driver));
+        cr_assert_eq(virtq_driver_error(&driver), 0);
     }
 }
 
@@ -847,7 +847,7 @@ static void expect_driver_broken(void)
     struct virtq_table table = {.mem = guest.mem, .addr = guest.addr, .capacity = 64};
 
     for (unsigned i = 0; i < 2; i++) {
-        cr_assert(virtq_driver_broken(&driver));
+        cr_assert_neq(virtq_driver_error(&driver), 0);
         cr_assert_eq(virtq_driver_take(&driver, &done), VIRTQ_ERR_BROKEN);
         cr_assert_eq(add_writable(64, 0), VIRTQ_ERR_BROKEN);
         cr_assert_eq(virtq_driver_add_readable(&driver, segs[0], NULL), VIRTQ_ERR_BROKEN);
@@ -863,7 +863,7 @@ static void expect_driver_broken(void)
 static void expect_restart(void)
 {
     cr_assert_eq(virtq_driver_init(&driver, &areas, slots), 0);
-    cr_assert_not(virtq_driver_broken(&driver));
+    cr_assert_eq(virtq_driver_error(&driver), 0);
     cr_assert(publish_and_kick(1));
     raw_complete(&ring, raw_avail_slot(&ring, 0), 64);
     cr_assert_eq(virtq_driver_take(&driver, &done), 1);
@@ -1197,7 +1197,7 @@ Test(split_driver, detach_of_an_idle_queue)
     open_driver(1, 0);
     cr_assert_not(virtq_driver_detach(&driver, &at, &cookie));
     cr_assert_eq(cookie, &at);
-    cr_assert(virtq_driver_broken(&driver));
+    cr_assert_neq(virtq_driver_error(&driver), 0);
 }
 
 /* ---------------------------------------------------------------------------
@@ -1212,7 +1212,7 @@ Test(split_device, init_writes_nothing)
     before = hash(driver_memory_hash(), ring.used, raw_used_bytes(8));
     cr_assert_eq(virtq_device_init(&device, &areas, NULL, NULL), 0);
     cr_assert_eq(hash(driver_memory_hash(), ring.used, raw_used_bytes(8)), before);
-    cr_assert_not(virtq_device_broken(&device));
+    cr_assert_eq(virtq_device_error(&device), 0);
 }
 
 Test(split_device, init_refuses_a_bad_size)
@@ -1260,7 +1260,7 @@ static void expect_bad_chain(uint16_t head, int err)
     cr_assert_eq(virtq_device_pop(&device, &chain), err);
     cr_assert(virtq_err_names_chain(err));
     cr_assert_eq(chain.token, head);
-    cr_assert_not(virtq_device_broken(&device));
+    cr_assert_eq(virtq_device_error(&device), 0);
     virtq_device_push(&device, chain.token, 0);
     virtq_device_flush(&device);
     cr_assert_eq(raw_used_id(&ring, used), head);
@@ -1593,13 +1593,13 @@ static void expect_device_breaks(int err)
     cr_assert_eq(virtq_device_pop(&device, &chain), err);
     cr_assert_not(virtq_err_names_chain(err));
     for (unsigned i = 0; i < 3; i++) {
-        cr_assert(virtq_device_broken(&device));
+        cr_assert_neq(virtq_device_error(&device), 0);
         cr_assert_eq(virtq_device_pop(&device, &chain), VIRTQ_ERR_BROKEN);
         cr_assert_not(virtq_device_kick_on(&device), "a drain loop must end");
     }
     cr_assert_eq(driver_memory_hash(), before);
     cr_assert_eq(virtq_device_init(&device, &areas, map_guest, &guest), 0);
-    cr_assert_not(virtq_device_broken(&device));
+    cr_assert_eq(virtq_device_error(&device), 0);
     raw_set_avail_idx(&ring, 0);
     desc(1, 0x1000, 1, 0, 0);
     expect_pop(1, 1, 0);
@@ -1812,7 +1812,7 @@ Test(split_device, kick_on_sees_what_came_before_it)
  * --------------------------------------------------------------------------- */
 Test(split_device, another_side_goes_on_at_a_saved_position)
 {
-    struct virtq_device_state state;
+    struct virtq_position state;
     struct virtq_device second;
 
     open_device(8, VIRTQ_EVENT_IDX);
@@ -1824,7 +1824,7 @@ Test(split_device, another_side_goes_on_at_a_saved_position)
     cr_assert_eq(state.avail_idx, 1);
     cr_assert_eq(state.used_idx, 1);
     cr_assert_eq(virtq_device_init(&second, &areas, map_guest, &guest), 0);
-    virtq_device_restore(&second, state);
+    cr_assert_eq(virtq_device_restore(&second, state), 0);
     cr_assert_not(virtq_device_irq_due(&second), "all was signalled by the first");
     cr_assert_eq(virtq_device_pop(&second, &chain), 1);
     cr_assert_eq(chain.token, 5);
@@ -1836,7 +1836,7 @@ Test(split_device, another_side_goes_on_at_a_saved_position)
 
 Test(split_device, buffers_in_flight_are_popped_again)
 {
-    struct virtq_device_state state;
+    struct virtq_position state;
 
     open_device(8, 0);
     for (uint16_t i = 0; i < 3; i++)
@@ -1847,7 +1847,7 @@ Test(split_device, buffers_in_flight_are_popped_again)
     cr_assert_eq(state.avail_idx, 3);
     cr_assert_eq(state.used_idx, 1);
     state.avail_idx = state.used_idx;
-    virtq_device_restore(&device, state);
+    cr_assert_eq(virtq_device_restore(&device, state), 0);
     for (uint32_t i = 1; i < 3; i++) {
         cr_assert_eq(virtq_device_pop(&device, &chain), 1);
         cr_assert_eq(chain.token, i);
@@ -1855,14 +1855,26 @@ Test(split_device, buffers_in_flight_are_popped_again)
     cr_assert_eq(virtq_device_pop(&device, &chain), 0);
 }
 
+Test(split_device, impossible_positions_are_refused)
+{
+    /* V-SPLIT-06: at most the queue size is in flight */
+    static const struct virtq_position bad[] = {{0, 1}, {9, 0}, {65535, 65520}, {0, 65527}};
+
+    open_device(8, 0);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        cr_assert_eq(virtq_device_restore(&device, bad[i]), VIRTQ_ERR_POSITION, "%zu", i);
+    raw_offer(&ring, 0);
+    cr_assert_eq(virtq_device_pop(&device, &chain), 1, "nothing changed");
+}
+
 Test(split_device, wrong_positions_are_found_by_pop)
 {
     /* V-SPLIT-06 */
-    static const struct virtq_device_state bad[] = {{3, 0}, {0, 1}, {65535, 65520}, {9, 9}};
+    static const struct virtq_position bad[] = {{3, 0}, {65535, 65527}, {11, 9}};
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         open_device(8, 0);
-        virtq_device_restore(&device, bad[i]);
+        cr_assert_eq(virtq_device_restore(&device, bad[i]), 0);
         raw_set_avail_idx(&ring, 2);
         cr_assert_eq(virtq_device_pop(&device, &chain), VIRTQ_ERR_AVAIL_IDX, "%zu", i);
     }

@@ -169,6 +169,7 @@ int blkdev_serve(struct blkdev *dev, struct virtq_device *queue, bool *irq)
 
     chain.seg = seg;
     chain.capacity = BLKDEV_SEGS;
+    *irq = false;
     virtq_device_kick_off(queue);
     do {
         while ((rc = virtq_device_pop(queue, &chain)) != 0) {
@@ -179,8 +180,8 @@ int blkdev_serve(struct blkdev *dev, struct virtq_device *queue, bool *irq)
             virtq_device_push(queue, chain.token, rc < 0 ? 0 : answer(dev, &chain));
         }
         virtq_device_flush(queue);
+        *irq = virtq_device_irq_due(queue) || *irq;
     } while (rc == 0 && virtq_device_kick_on(queue));
-    *irq = virtq_device_irq_due(queue);
     return rc;
 }
 

@@ -109,34 +109,27 @@ static const void *map_table(void *function, uint64_t addr, uint32_t len)
     return f->map(f->ctx, addr, len);
 }
 
-static uint16_t ring_flags(const struct function *f)
-{
-    bool event_idx = virtio_features_has(&f->accepted, VIRTIO_FEATURE_EVENT_IDX);
-    bool indirect = virtio_features_has(&f->accepted, VIRTIO_FEATURE_INDIRECT_DESC);
-
-    return (uint16_t)((event_idx ? VIRTQ_EVENT_IDX : 0) | (indirect ? VIRTQ_INDIRECT : 0) |
-                      (legacy(f) ? VIRTQ_LEGACY : 0));
-}
-
 /* Takes the queue into service if its memory is memory and its size is a size. */
 static void enable_queue(struct function *f)
 {
     struct virtq_areas areas;
     uint32_t num = f->queue_size;
+    bool packed;
 
-    if (!virtq_split_size_ok(num) || num > f->queue_max)
-        return;
     areas.num = f->queue_size;
-    areas.flags = ring_flags(f);
+    areas.flags = virtio_features_ring_flags(&f->accepted);
+    packed = (areas.flags & VIRTQ_PACKED) != 0;
+    if (!virtq_size_ok(num, areas.flags) || num > f->queue_max)
+        return;
     areas.desc = f->map(f->ctx, f->queue_address[0], 16 * num);
-    areas.driver = f->map(f->ctx, f->queue_address[1], 6 + 2 * num);
-    areas.device = f->map(f->ctx, f->queue_address[2], 6 + 8 * num);
+    areas.driver = f->map(f->ctx, f->queue_address[1], packed ? 4 : 6 + 2 * num);
+    areas.device = f->map(f->ctx, f->queue_address[2], packed ? 4 : 6 + 8 * num);
     f->queue_enabled = virtq_device_init(&f->queue, &areas, map_table, f) == 0;
 }
 
 static void set_queue_page(struct function *f, uint32_t page)
 {
-    struct virtq_offsets at = virtq_split_offsets(f->queue_max, VIRTQ_LEGACY_ALIGN);
+    struct virtq_offsets at = virtq_area_offsets(f->queue_max, VIRTQ_LEGACY_ALIGN, VIRTQ_LEGACY);
 
     f->queue_page = page;
     f->queue_enabled = false;

@@ -33,16 +33,13 @@ static uint64_t blk_wire_address(const struct blk *blk, unsigned slot, size_t of
 
 static int blk_negotiate(struct blk *blk)
 {
-    static const uint8_t wanted_bits[] = {BLK_FEATURE_RO, BLK_FEATURE_BLK_SIZE, BLK_FEATURE_FLUSH,
-                                          VIRTIO_FEATURE_ANY_LAYOUT, VIRTIO_FEATURE_INDIRECT_DESC,
-                                          VIRTIO_FEATURE_EVENT_IDX};
     static const struct virtio_features required = {{0, 0, 0, 0}};
-    struct virtio_features wanted = {{0, 0, 0, 0}};
+    struct virtio_features wanted = {
+        {1u << BLK_FEATURE_RO | 1u << BLK_FEATURE_BLK_SIZE | 1u << BLK_FEATURE_FLUSH, 0, 0, 0}};
 
-    for (unsigned i = 0; i < sizeof(wanted_bits); i++) {
-        if (!virtio_features_has(&blk->setup.refused, wanted_bits[i]))
-            virtio_features_add(&wanted, wanted_bits[i]);
-    }
+    virtio_features_add_ring(&wanted);
+    for (unsigned word = 0; word < 4; word++)
+        wanted.word[word] &= ~blk->setup.refused.word[word];
     return virtio_drv_negotiate(blk->drv, &wanted, &required);
 }
 
@@ -78,7 +75,7 @@ static int blk_setup_queue(struct blk *blk)
     ring = virtio_drv_queue_bytes(blk->drv, num);
     if (memory->length < ring || memory->length - ring < BLK_DEPTH * sizeof(struct blk_wire))
         return BLK_ERR_MEMORY;
-    setup.num = num;
+    blk->queue_size = setup.num = num;
     setup.memory = *memory;
     setup.slots = blk->slots;
     blk->wire.cpu = (uint8_t *)memory->cpu + ring;
@@ -113,6 +110,21 @@ int blk_start(struct blk *blk, struct virtio_drv *drv, const struct blk_setup *s
 int blk_stop(struct blk *blk)
 {
     return virtio_drv_reset(blk->drv);
+}
+
+int blk_reset_queue(struct blk *blk, uint16_t queue_size, void *cookies[BLK_DEPTH])
+{
+    void *request;
+    uint16_t at = 0;
+    int count = 0, err = virtio_drv_queue_reset(blk->drv, &blk->queue);
+
+    if (err != 0)
+        return err;
+    while (virtq_driver_detach(&blk->queue.ring, &at, &request))
+        cookies[count++] = ((const struct blk_request *)request)->cookie;
+    blk->setup.queue_size = queue_size;
+    err = blk_setup_queue(blk);
+    return err != 0 ? err : count;
 }
 
 /* Data of a transfer: whole sectors inside the disk. */
@@ -224,7 +236,7 @@ static int blk_status_error(uint8_t status)
 
 int blk_complete(struct blk *blk, struct blk_result *result)
 {
-    struct virtq_done done;
+    struct virtq_done done = {NULL, 0};
     struct blk_request *request;
     int got = virtq_driver_take(&blk->queue.ring, &done);
 

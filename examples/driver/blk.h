@@ -74,6 +74,7 @@ struct blk_result {
 struct blk {
     struct virtio_drv *drv;
     struct virtio_drv_queue queue;
+    uint16_t queue_size; /**< entries */
     uint64_t capacity;   /**< sectors of 512 bytes */
     uint32_t block_size; /**< bytes; what the device does best */
     bool read_only;
@@ -93,6 +94,14 @@ int blk_start(struct blk *blk, struct virtio_drv *drv, const struct blk_setup *s
 
 /** Resets the device; outstanding requests are lost. 0, VIRTIO_ERR_TIMEOUT, VIRTIO_ERR_GONE. */
 int blk_stop(struct blk *blk);
+
+/** Resets the queue alone and sets it up again; the disk stays up. Takes RING_RESET, else it
+ *  changes nothing. After any other error only blk_stop() and blk_start() are left.
+ *  @param queue_size  entries, as in blk_setup
+ *  @param cookies     gets those of the requests in flight, which end here without an outcome
+ *  @return how many those were; VIRTIO_ERR_NO_RESET, VIRTIO_ERR_TIMEOUT (the device may still use
+ *          them) or an error of queue set-up */
+int blk_reset_queue(struct blk *blk, uint16_t queue_size, void *cookies[BLK_DEPTH]);
 
 /** Queues one request; the device hears of it at the next blk_kick().
  *  @param data   segments of BLK_READ and BLK_WRITE, device addresses, each a whole number of

@@ -21,6 +21,7 @@
 #include "../device/blk.h"
 #include "../device/function.h"
 #include "job.h"
+#include "show.h"
 
 enum {
     GUEST_BASE = 0x40000000, /* where guest memory seems to lie: no host address works by accident */
@@ -111,7 +112,7 @@ static int find_pci(struct machine *machine)
     printf("  found      PCI function %04x:%04x\n", id & 0xffff, id >> 16);
     for (unsigned i = 0; i < 6; i++)
         windows[i] = function_window(&machine->function, i);
-    job_print_layout(&layout);
+    show_layout(&layout);
     return virtio_drv_pci(&machine->drv, &layout, windows);
 }
 

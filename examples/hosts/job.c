@@ -7,50 +7,18 @@
 #include <string.h>
 #include <time.h>
 
-void job_print_layout(const struct virtio_pci_layout *layout)
-{
-    static const char *const names[] = {"", "common", "notify", "isr", "device config"};
-
-    for (unsigned i = VIRTIO_PCI_STRUCT_COMMON; i <= VIRTIO_PCI_STRUCT_DEVICE; i++) {
-        struct virtio_pci_place at =
-            virtio_pci_locate(layout, (enum virtio_pci_struct)i, layout->msix_on);
-
-        if (at.found != VIRTIO_PCI_NONE)
-            printf("  layout     %-13s BAR %u offset 0x%04llx length %llu\n", names[i], at.bar,
-                   (unsigned long long)at.offset, (unsigned long long)at.length);
-    }
-}
-
-static void print_features(const struct virtio_drv *drv)
-{
-    static const struct {
-        unsigned bit;
-        const char *name;
-    } names[] = {{5, "RO"},
-                 {6, "BLK_SIZE"},
-                 {9, "FLUSH"},
-                 {VIRTIO_FEATURE_ANY_LAYOUT, "ANY_LAYOUT"},
-                 {VIRTIO_FEATURE_INDIRECT_DESC, "INDIRECT_DESC"},
-                 {VIRTIO_FEATURE_EVENT_IDX, "EVENT_IDX"},
-                 {VIRTIO_FEATURE_VERSION_1, "VERSION_1"}};
-
-    printf("  features  ");
-    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        if (virtio_features_has(&drv->accepted, names[i].bit))
-            printf(" %s", names[i].name);
-    }
-    printf("\n");
-}
+#include "show.h"
 
 int job_print_device(struct blk *blk)
 {
+    static const struct show_bit bits[] = {{5, "RO"}, {6, "BLK_SIZE"}, {9, "FLUSH"}};
     char id[BLK_ID_SIZE + 1];
     int err = blk_get_id(blk, id);
 
     if (err != 0)
         return err;
-    print_features(blk->drv);
-    printf("  queue      0, %u entries, split\n", blk->queue.ring.last + 1u);
+    show_features(blk->drv, bits, sizeof(bits) / sizeof(bits[0]));
+    show_queue(blk->drv, 0, blk->queue_size);
     printf("  disk       \"%s\", %llu sectors%s\n", id, (unsigned long long)blk->capacity,
            blk->read_only ? ", read-only" : "");
     return 0;
@@ -87,8 +55,19 @@ static int submit(struct job *job, enum blk_type type, uint64_t at, uint32_t off
     return blk_submit(job->blk, type, at / BLK_SECTOR_SIZE, seg, count, NULL);
 }
 
-/* Moves up to JOB_DATA bytes between the data memory and the disk at `at`, in one batch that may be
- * as small as the queue wants it: how many, or a negative error. */
+/* Length of the request that starts at `sector`: from one sector to JOB_PIECE bytes, mostly small,
+ * so that the ring wraps often and at ever other places. */
+static uint32_t piece(uint64_t sector)
+{
+    uint32_t mixed = (uint32_t)(sector * 2654435761u >> 16);
+
+    if (mixed % 16 == 0)
+        return JOB_PIECE;
+    return (1 + mixed % 20) * BLK_SECTOR_SIZE;
+}
+
+/* Moves up to JOB_DATA bytes between the data memory and the disk at `at`, in one batch of as many
+ * requests as the driver and the queue hold: how many, or a negative error. */
 static int64_t move(struct job *job, enum blk_type type, uint64_t at, uint64_t end)
 {
     uint32_t moved = 0;
@@ -96,12 +75,14 @@ static int64_t move(struct job *job, enum blk_type type, uint64_t at, uint64_t e
 
     while (err == 0 && at + moved < end && moved < JOB_DATA) {
         uint64_t left = end - at - moved;
-        uint32_t length = (uint32_t)(left < JOB_PIECE ? left : JOB_PIECE);
+        uint32_t length = piece((at + moved) / BLK_SECTOR_SIZE);
 
+        if (length > left)
+            length = (uint32_t)left;
         err = submit(job, type, at + moved, moved, length);
         moved += err == 0 ? length : 0;
     }
-    if (err == 0 || (err == VIRTQ_ERR_FULL && moved != 0))
+    if (err == 0 || ((err == VIRTQ_ERR_FULL || err == BLK_ERR_BUSY) && moved != 0))
         err = blk_drain(job->blk);
     return err != 0 ? err : (int64_t)moved;
 }

@@ -22,13 +22,11 @@ struct job {
     const uint8_t *medium;  /**< the disk's content as seen from outside, kept up to date */
 };
 
-/** Prints where the structures of a PCI function lie. */
-void job_print_layout(const struct virtio_pci_layout *layout);
-
 /** Prints features, queue and disk; asks the device for its id. 0 or an error. */
 int job_print_device(struct blk *blk);
 
-/** Reads the whole disk and compares it with the medium. 0, JOB_ERR_DATA, or an error. */
+/** Reads the whole disk, in requests of many sizes, and compares it with the medium. 0,
+ *  JOB_ERR_DATA, or an error. */
 int job_read_all(struct job *job);
 
 /** Overwrites the start of the disk with a pattern, flushes, finds it on the medium, and reads it

@@ -1,0 +1,78 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT-0
+# Bytes of .text for three CPUs, -Os -ffreestanding, one out-of-line copy of each function, beside the
+# limit and the budget; then bytes of state. The limit is what was reached: a row above it fails. A limit
+# above its budget is a debt; docs/budgets.md says why.
+set -eu
+cd "$(dirname "$0")/.."
+build=build/size
+mkdir -p $build
+status=0
+
+show() { # title, CPU, bytes, limit, budget
+    awk -v t="$1" -v c="$2" -v n="$3" -v l="$4" -v b="$5" 'BEGIN {
+        printf("%-44s %-10s %6d   limit %5d   budget %5d   %s\n", t, c, n, l, b,
+            (n > l) ? "WORSE" : (n > b) ? "over budget" : "ok")
+        exit (n > l) }' || status=1
+}
+
+text() { # title, CPU, limit, budget, compiler options
+    title=$1
+    cpu=$2
+    limit=$3
+    budget=$4
+    shift 4
+    case $cpu in
+    cortex-m4) prefix=arm-none-eabi- target="-mcpu=cortex-m4 -mthumb" ;;
+    rv32imc) prefix=riscv64-unknown-elf- target="-march=rv32imc -mabi=ilp32" ;;
+    *) prefix='' target='' ;;
+    esac
+    # shellcheck disable=SC2086
+    ${prefix}gcc $target -std=c11 -Os -ffreestanding -fno-asynchronous-unwind-tables -I. "$@" \
+        -c bench/size.c -o $build/size.o
+    show "$title" "$cpu" "$(${prefix}size -A $build/size.o | awk '/^\.text/ { n += $2 } END { print n }')" \
+        "$limit" "$budget"
+}
+
+split() { # CPU, limit and budget of the driver side, of the device side
+    text "split driver data path, no indirect" "$1" "$2" "$3" -DPART=PART_SPLIT_DRIVER \
+        -DVIRTIO_RING_FLAGS=VIRTQ_EVENT_IDX
+    text "split device data path, no indirect" "$1" "$4" "$5" -DPART=PART_SPLIT_DEVICE \
+        -DVIRTIO_RING_FLAGS=VIRTQ_EVENT_IDX
+}
+packed() { # CPU, limit, budget
+    text "packed driver and device data path" "$1" "$2" "$3" -DPART=PART_DATA_PATH \
+        -DVIRTIO_RING_ALWAYS=VIRTQ_PACKED '-DVIRTIO_RING_FLAGS=(VIRTQ_PACKED|VIRTQ_EVENT_IDX)'
+}
+all() { # CPU, limit, budget
+    text "both formats, both sides, everything" "$1" "$2" "$3" -DPART=PART_ALL
+}
+
+echo "bytes of .text, gcc -Os -ffreestanding"
+split cortex-m4 632 480 542 480
+split rv32imc 782 560 680 560
+split x86-64 744 640 625 640
+packed cortex-m4 1744 1200
+packed rv32imc 2336 1400
+packed x86-64 2085 1600
+all cortex-m4 4676 4096
+all rv32imc 6258 4608
+all x86-64 6079 5120
+
+echo "bytes of state a queue"
+cat >$build/state.c <<'END'
+#include "virtio_ring.h"
+char driver[sizeof(struct virtq_driver)], slot[sizeof(struct virtq_slot)];
+char device[sizeof(struct virtq_device)];
+END
+state() { # CPU, compiler, size of a slot
+    # shellcheck disable=SC2086
+    $2 -std=c11 -ffreestanding -I. -fno-common -c $build/state.c -o $build/state.o
+    for row in driver:48 slot:"$3" device:64; do
+        bytes=$(nm -S -t d $build/state.o | awk -v s="${row%%:*}" '$4 == s { print $2 + 0 }')
+        show "state, ${row%%:*}" "$1" "$bytes" "${row#*:}" "${row#*:}"
+    done
+}
+state 64-bit gcc 16
+state 32-bit "gcc -m32" 12
+exit $status

@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: MIT-0
+/* A virtio device on a QEMU of qtest.h; see qtest_virtio.h. */
+#define _POSIX_C_SOURCE 200809L
+#include "qtest_virtio.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "qtest_pci.h"
+#include "show.h"
+
+enum {
+    WAIT_MS = 10000,
+    LOOKS_MAX = 2000 /* register reads of a device in reset: each takes a tenth of a millisecond */
+};
+
+static const char *const transport_names[] = {"pci-legacy", "pci-modern", "pci-modern-pio",
+                                              "virtio-mmio"};
+
+/* ----- registers: QEMU's ports and memory as windows of caller-supplied kind ----- */
+
+static uint32_t io_read(void *ctx, uint64_t address, unsigned width)
+{
+    return qtest_in(ctx, (uint16_t)address, width);
+}
+static void io_write(void *ctx, uint64_t address, unsigned width, uint32_t value)
+{
+    qtest_out(ctx, (uint16_t)address, width, value);
+}
+static uint32_t memory_read(void *ctx, uint64_t address, unsigned width)
+{
+    return qtest_read(ctx, address, width);
+}
+static void memory_write(void *ctx, uint64_t address, unsigned width, uint32_t value)
+{
+    qtest_write(ctx, address, width, value);
+}
+
+static const struct virtio_window_ops io_ops = {io_read, io_write};
+static const struct virtio_window_ops memory_ops = {memory_read, memory_write};
+
+static struct virtio_window window(struct qtest *qtest, bool io, uint64_t base, uint64_t length)
+{
+    struct virtio_window w = {base, (uint32_t)length, VIRTIO_WINDOW_CALLER,
+                              io ? &io_ops : &memory_ops, qtest};
+
+    if (length == 0)
+        w.kind = VIRTIO_WINDOW_NONE;
+    return w;
+}
+
+struct virtio_dma qtest_virtio_memory(const struct qtest_virtio *host, uint32_t at,
+                                      uint32_t length)
+{
+    struct virtio_dma memory = {(uint8_t *)qtest_ram(&host->qtest) + at, at, length};
+
+    return memory;
+}
+
+/* ----- discovery ----- */
+
+struct function {
+    struct qtest *qtest;
+    unsigned devfn;
+};
+
+static uint32_t config_read(void *ctx, uint16_t offset)
+{
+    const struct function *f = ctx;
+
+    return qtest_pci_read32(f->qtest, f->devfn, offset);
+}
+
+static void enable_msix(const struct function *f, const struct virtio_pci_layout *layout)
+{
+    uint16_t control = (uint16_t)(layout->msix + 2u);
+    uint32_t value = qtest_pci_read(f->qtest, f->devfn, control, 2);
+
+    qtest_pci_write(f->qtest, f->devfn, control, 2, value | 0x8000u);
+}
+
+static int scan(const struct function *f, const struct qtest_pci_bar bars[6],
+                struct virtio_pci_layout *layout)
+{
+    struct virtio_pci_config config = {config_read, (void *)f};
+    struct virtio_pci_bar reach[6];
+
+    for (unsigned i = 0; i < 6; i++) {
+        reach[i].base = bars[i].base;
+        reach[i].length = bars[i].size;
+        reach[i].kind = VIRTIO_PCI_BAR_NONE;
+        if (bars[i].size != 0)
+            reach[i].kind = bars[i].io ? VIRTIO_PCI_BAR_IO : VIRTIO_PCI_BAR_MEM;
+    }
+    return virtio_pci_scan(layout, &config, reach, 0);
+}
+
+/* The first virtio function on the bus, if it is of this type; *id gets its vendor and device. */
+static int find_function(struct function *f, uint16_t type, uint32_t *id)
+{
+    uint32_t subsystem;
+
+    if (qtest_pci_find(f->qtest, 0x1af4, 0x1000, 0x107f, &f->devfn) != 0)
+        return VIRTIO_ERR_NO_DEVICE;
+    *id = qtest_pci_read32(f->qtest, f->devfn, 0);
+    subsystem = qtest_pci_read32(f->qtest, f->devfn, 0x2c);
+    return virtio_pci_device_type((uint16_t)*id, (uint16_t)(*id >> 16),
+                                  (uint16_t)(subsystem >> 16)) == type
+               ? 0
+               : VIRTIO_ERR_NO_DEVICE;
+}
+
+static int find_pci(struct qtest_virtio *host, uint16_t type)
+{
+    struct function f = {&host->qtest, 0};
+    struct virtio_window windows[6];
+    struct virtio_pci_layout layout;
+    struct qtest_pci_bar bars[6];
+    uint32_t id;
+    int err = find_function(&f, type, &id);
+
+    if (err != 0)
+        return err;
+    if (qtest_pci_enable(&host->qtest, f.devfn, bars) != 0)
+        return VIRTIO_ERR_GONE;
+    err = scan(&f, bars, &layout);
+    if (err == 0 && host->options.msix && layout.msix != 0) {
+        enable_msix(&f, &layout);
+        err = scan(&f, bars, &layout);
+    }
+    if (err != 0)
+        return err;
+    printf("  found      PCI function %04x:%04x, MSI-X %s\n", id & 0xffff, id >> 16,
+           layout.msix_on ? "on" : "off");
+    show_layout(&layout);
+    host->line = qtest_pci_read(&host->qtest, f.devfn, 0x3c, 1);
+    if (host->options.transport == QTEST_PCI_MODERN_PIO &&
+        !bars[layout.place[VIRTIO_PCI_STRUCT_NOTIFY].bar].io)
+        return VIRTIO_ERR_LAYOUT;
+    for (unsigned i = 0; i < 6; i++)
+        windows[i] = window(&host->qtest, bars[i].io, bars[i].base, bars[i].size);
+    return virtio_drv_pci(&host->drv, &layout, windows);
+}
+
+static int find_mmio(struct qtest_virtio *host, uint16_t type)
+{
+    for (unsigned slot = 0; slot < QTEST_MICROVM_SLOT_COUNT; slot++) {
+        uint64_t base = QTEST_MICROVM_SLOTS + (uint64_t)slot * QTEST_MICROVM_SLOT_SIZE;
+        struct virtio_window w = window(&host->qtest, false, base, QTEST_MICROVM_SLOT_SIZE);
+        int err = virtio_drv_mmio(&host->drv, &w);
+
+        if (err != 0 && err != VIRTIO_ERR_NO_DEVICE)
+            return err;
+        if (err == 0 && host->drv.device_type == type) {
+            host->line = QTEST_MICROVM_SLOT_IRQ + slot;
+            printf("  found      virtio-mmio slot %u at 0x%llx\n", slot, (unsigned long long)base);
+            return 0;
+        }
+    }
+    return VIRTIO_ERR_NO_DEVICE;
+}
+
+/* The driver's patience with a device in reset, over the whole run. */
+static bool look_again(void *ctx)
+{
+    struct qtest_virtio *host = ctx;
+
+    return ++host->looks < LOOKS_MAX && qtest_error(&host->qtest) == NULL;
+}
+
+int qtest_virtio_find(struct qtest_virtio *host, const struct qtest_virtio_device *device)
+{
+    host->drv.relax = look_again;
+    host->drv.relax_ctx = host;
+    return host->options.transport == QTEST_VIRTIO_MMIO ? find_mmio(host, device->type)
+                                                        : find_pci(host, device->type);
+}
+
+/* ----- interrupts ----- */
+
+static bool acknowledge(struct qtest_virtio *host)
+{
+    uint32_t causes = virtio_drv_irq_status(&host->drv);
+
+    virtio_drv_irq_ack(&host->drv, causes);
+    host->interrupts += (causes & VIRTIO_IRQ_QUEUE) != 0;
+    return (causes & VIRTIO_IRQ_QUEUE) != 0;
+}
+
+bool qtest_virtio_interrupted(struct qtest_virtio *host)
+{
+    for (unsigned i = 0; i < 3; i++) /* QEMU may put an interrupt off by a turn of its main loop */
+        (void)host->drv.transport->status_get(&host->drv);
+    /* With MSI-X the ISR register means nothing for queues (D-ISR-01). */
+    return !host->options.msix && acknowledge(host);
+}
+
+bool qtest_virtio_wait(void *ctx)
+{
+    static const struct timespec pause = {0, 1000000};
+    struct qtest_virtio *host = ctx;
+
+    if (host->options.msix) {
+        nanosleep(&pause, NULL);
+        return qtest_error(&host->qtest) == NULL;
+    }
+    for (unsigned waited = 0; !qtest_irq_level(&host->qtest, host->line); waited += 100) {
+        if (qtest_poll(&host->qtest, 100) < 0 || waited >= WAIT_MS)
+            return false;
+    }
+    (void)acknowledge(host);
+    return qtest_error(&host->qtest) == NULL;
+}
+
+static bool interrupts_seen(const struct qtest_virtio *host)
+{
+    if (host->options.msix) {
+        printf("  interrupts none: MSI-X on and no vector assigned, used ring polled\n");
+        return host->interrupts == 0;
+    }
+    printf("  interrupts %u, each from the line and the interrupt status\n", host->interrupts);
+    if (host->interrupts == 0)
+        fprintf(stderr, "%s: the device never interrupted\n", host->program);
+    return host->interrupts != 0;
+}
+
+/* ----- the run ----- */
+
+int qtest_virtio_start(struct qtest_virtio *host, const struct qtest_virtio_device *device)
+{
+    static const char *const forms[] = {"-pci,addr=3,disable-modern=on,disable-legacy=off",
+                                        "-pci,addr=3,disable-legacy=on",
+                                        "-pci,addr=3,disable-legacy=on,modern-pio-notify=on",
+                                        "-device"};
+    const struct qtest_virtio_options *options = &host->options;
+    char text[512];
+    const char *extra[] = {device->argument[0],
+                           device->argument[1],
+                           "-device",
+                           text,
+                           "-global",
+                           "virtio-mmio.force-legacy=false",
+                           NULL};
+    struct qtest_options qtest = {
+        .qemu = options->qemu,
+        .machine = options->transport == QTEST_VIRTIO_MMIO ? QTEST_MICROVM : QTEST_Q35,
+        .ram_size = QTEST_VIRTIO_RAM_SIZE,
+        .extra = options->no_device ? NULL : extra};
+
+    snprintf(text, sizeof(text), "%s%s,%s%s", device->name, forms[options->transport],
+             device->backend, options->properties);
+    printf("%s, QEMU %s\n", transport_names[options->transport], text);
+    return qtest_start(&host->qtest, &qtest) != 0 ? -1 : qtest_irq_intercept(&host->qtest);
+}
+
+int qtest_virtio_end(struct qtest_virtio *host, const char *text)
+{
+    const char *broken = qtest_error(&host->qtest);
+    int status = 1;
+
+    if (broken != NULL || text != NULL)
+        fprintf(stderr, "%s: %s\n", host->program, broken != NULL ? broken : text);
+    else if (interrupts_seen(host))
+        status = 0;
+    qtest_stop(&host->qtest);
+    return status;
+}
+
+/* ----- the command line ----- */
+
+const char qtest_virtio_usage[] =
+    "  --transport T    pci-legacy, pci-modern (default), pci-modern-pio or virtio-mmio\n"
+    "  --msix           switch MSI-X on first (moves the configuration of a legacy device)\n"
+    "  --queue-size N   ask for N entries instead of what the device proposes\n"
+    "  --reset-queue N  reset the queue alone on the way, set it up again with N entries\n"
+    "  --property P     a property of the QEMU device, e.g. packed=on; may be repeated\n"
+    "  --no-device      start QEMU without the device\n"
+    "  --qemu PROGRAM   instead of qemu-system-x86_64\n"
+    "  --help           this text\n";
+
+bool qtest_virtio_number(const struct qtest_virtio *host, const char *text, const char *what,
+                         unsigned long low, unsigned long high, unsigned long *number)
+{
+    char *end;
+
+    *number = strtoul(text, &end, 10);
+    if (*text >= '0' && *text <= '9' && *end == '\0' && *number >= low && *number <= high)
+        return true;
+    fprintf(stderr, "%s: \"%s\" is no %s\n", host->program, text, what);
+    return false;
+}
+
+static int take_transport(struct qtest_virtio *host, const char *name)
+{
+    for (unsigned i = 0; i < QTEST_TRANSPORT_COUNT; i++) {
+        if (strcmp(name, transport_names[i]) == 0) {
+            host->options.transport = (enum qtest_virtio_transport)i;
+            return 2;
+        }
+    }
+    fprintf(stderr, "%s: no transport \"%s\"\n", host->program, name);
+    return -1;
+}
+
+static int take_size(const struct qtest_virtio *host, const char *text, uint16_t *size)
+{
+    unsigned long value;
+
+    if (!qtest_virtio_number(host, text, "queue size", 1, VIRTQ_MAX_SIZE, &value))
+        return -1;
+    *size = (uint16_t)value;
+    return 2;
+}
+
+static int take_property(struct qtest_virtio *host, const char *property)
+{
+    char *properties = host->options.properties;
+    size_t used = strlen(properties), room = sizeof(host->options.properties) - used;
+
+    if (strlen(property) + 2 > room) {
+        fprintf(stderr, "%s: too many properties\n", host->program);
+        return -1;
+    }
+    snprintf(properties + used, room, ",%s", property);
+    return 2;
+}
+
+int qtest_virtio_option(struct qtest_virtio *host, char **argv)
+{
+    struct qtest_virtio_options *options = &host->options;
+    const char *name = argv[0], *value = argv[1];
+
+    if (strcmp(name, "--msix") == 0) {
+        options->msix = true;
+        return 1;
+    }
+    if (strcmp(name, "--no-device") == 0) {
+        options->no_device = true;
+        return 1;
+    }
+    if (value == NULL)
+        return 0;
+    if (strcmp(name, "--transport") == 0)
+        return take_transport(host, value);
+    if (strcmp(name, "--queue-size") == 0)
+        return take_size(host, value, &options->queue_size);
+    if (strcmp(name, "--reset-queue") == 0)
+        return take_size(host, value, &options->reset_size);
+    if (strcmp(name, "--property") == 0)
+        return take_property(host, value);
+    if (strcmp(name, "--qemu") != 0)
+        return 0;
+    options->qemu = value;
+    return 2;
+}
