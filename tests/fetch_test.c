@@ -6,12 +6,15 @@
 
 #include <criterion/criterion.h>
 
+#include "tests/support/raw_packed.h"
 #include "tests/support/raw_ring.h"
 #include "virtio_ring.h"
 
 enum { NUM = 8, TABLE = 4, EITHER = VIRTQ_EVENT_IDX };
 
 static struct raw_ring ring;
+static struct rawp_ring packed;
+static struct rawp_side peer;
 static struct virtq_areas areas;
 static struct virtq_driver driver;
 static struct virtq_device device;
@@ -371,4 +374,359 @@ Test(split_driver, suppressed_kick_costs_one_load)
     raw_set_avail_event(&ring, 100);
     cr_assert_not(virtq_driver_kick_due(&driver));
     cr_assert_eq(access_count, 2, "a fence and a load");
+}
+
+/* ---------------------------------------------------------------------------
+ * Packed ring
+ * --------------------------------------------------------------------------- */
+enum { ADDR = 0, LEN = 8, ID = 12, FLAGS = 14 /* offsets of the fields of a packed descriptor */ };
+
+static uint8_t *field(uint32_t slot, unsigned offset)
+{
+    return packed.desc + 16 * slot + offset;
+}
+
+/* Both sides stand at `slot`, with wrap 1. */
+static void open_packed(uint16_t flags, uint32_t slot)
+{
+    uint16_t word = (uint16_t)(0x8000 | slot);
+    struct virtq_position at = {word, word};
+
+    rawp_open(&packed, NUM, 0);
+    rawp_start(&peer, slot, true);
+    areas.num = NUM;
+    areas.flags = (uint16_t)(flags | VIRTQ_PACKED);
+    areas.desc = packed.desc;
+    areas.driver = packed.driver;
+    areas.device = packed.device;
+    chain.seg = segs;
+    chain.capacity = NUM;
+    for (unsigned i = 0; i < NUM; i++)
+        segs[i].len = 1;
+    memset(table_mem, 0, sizeof(table_mem));
+    cr_assert_eq(virtq_driver_init(&driver, &areas, slots), 0);
+    cr_assert_eq(virtq_driver_restore(&driver, at), 0);
+    cr_assert_eq(virtq_device_init(&device, &areas, map_table, table_mem), 0);
+    cr_assert_eq(virtq_device_restore(&device, at), 0);
+    access_count = 0;
+}
+
+static unsigned count_of(enum access_kind kind)
+{
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < access_count; i++)
+        count += access_log[i].kind == kind;
+    return count;
+}
+
+static void expect_no_double_fetch_packed(void)
+{
+    cr_assert_gt(access_count, 0);
+    cr_assert_lt(access_count, ACCESS_MAX);
+    expect_once(packed.desc, rawp_desc_bytes(NUM));
+    expect_once(packed.driver, RAWP_EVENT_BYTES);
+    expect_once(packed.device, RAWP_EVENT_BYTES);
+    expect_once(table_mem, sizeof(table_mem));
+}
+
+static void pop_packed(int expected)
+{
+    access_count = 0;
+    cr_assert_eq(virtq_device_pop(&device, &chain), expected);
+    expect_no_double_fetch_packed();
+    for (unsigned i = 0; i < access_count; i++) {
+        cr_assert(is_load(&access_log[i]));
+        cr_assert(inside(&access_log[i], packed.desc, rawp_desc_bytes(NUM)) ||
+                  inside(&access_log[i], table_mem, sizeof(table_mem)));
+    }
+}
+
+static void offer_packed(uint64_t addr, uint32_t len, unsigned flags)
+{
+    rawp_offer(&packed, &peer, addr, len, flags, 3);
+}
+
+static void add_packed(uint16_t readable, uint16_t writable)
+{
+    struct virtq_buffer buffer = {.seg = segs, .readable = readable, .writable = writable};
+
+    cr_assert_eq(virtq_driver_add(&driver, &buffer, NULL), 0);
+}
+
+Test(packed_device, pop_fetches_a_single_once)
+{
+    /* V-PACK-09: each descriptor is read once */
+    open_packed(VIRTQ_INDIRECT, 0);
+    offer_packed(0x1000, 1, RAW_WRITE);
+    pop_packed(1);
+    for (unsigned i = 0; i < 16; i++)
+        cr_assert_eq(loads_of(field(0, i)), 1);
+    cr_assert_eq(loads_of(field(1, FLAGS)), 0);
+}
+
+Test(packed_device, pop_fetches_a_list_once)
+{
+    /* V-PACK-09: a good one, a bad one that is walked to its end, and one without an end */
+    for (uint32_t slot = 0; slot < NUM; slot++) {
+        open_packed(VIRTQ_INDIRECT, slot);
+        for (uint32_t i = 0; i < 5; i++)
+            offer_packed(0x1000, 1, i < 4 ? RAW_NEXT : 0);
+        pop_packed(1);
+        open_packed(VIRTQ_INDIRECT, slot);
+        for (uint32_t i = 0; i < NUM; i++)
+            offer_packed(0x1000, 1, (i == 0 ? RAW_WRITE : 0u) | (i + 1 < NUM ? RAW_NEXT : 0u));
+        pop_packed(VIRTQ_ERR_CHAIN_ORDER);
+        open_packed(VIRTQ_INDIRECT, slot);
+        for (uint32_t i = 0; i < NUM; i++)
+            offer_packed(0x1000, 1, RAW_NEXT);
+        pop_packed(VIRTQ_ERR_AVAIL_LIST);
+    }
+}
+
+Test(packed_device, pop_fetches_a_table_once)
+{
+    /* V-PACK-09, V-IND-03: at each alignment, and all of it through the macros */
+    for (uint32_t off = 0; off < 16; off++) {
+        open_packed(VIRTQ_INDIRECT, 2);
+        for (uint32_t i = 0; i < TABLE; i++)
+            rawp_desc(table_mem + off, i, 0x1000, 1, 0, i + 1 < TABLE ? 0 : RAW_WRITE);
+        offer_packed(off, TABLE * 16, RAW_INDIRECT);
+        pop_packed(1);
+        cr_assert_eq(chain.readable, TABLE - 1);
+        for (uint32_t i = 0; i < TABLE * 16; i++)
+            cr_assert_eq(loads_of(table_mem + off + i), 1);
+    }
+}
+
+Test(packed_device, pop_of_nothing_looks_at_one_word)
+{
+    /* V-PACK-02: only at the flags of the next slot */
+    open_packed(0, 5);
+    pop_packed(0);
+    cr_assert_eq(access_count, 1);
+    cr_assert_eq(position(ACCESS_LOAD_ACQUIRE, field(5, FLAGS)), 0);
+}
+
+Test(packed_device, pop_acquires_the_flags_before_all_others)
+{
+    /* V-PACK-09, pair A */
+    open_packed(0, 7);
+    offer_packed(0x1000, 1, RAW_NEXT);
+    offer_packed(0x1000, 1, 0);
+    offer_packed(0x1000, 1, RAW_WRITE);
+    for (unsigned i = 0; i < 2; i++) {
+        pop_packed(1);
+        cr_assert_eq(position(ACCESS_LOAD_ACQUIRE, field(i == 0 ? 7 : 1, FLAGS)), 0);
+        cr_assert_gt(position(ACCESS_LOAD, field(i == 0 ? 7 : 1, ADDR)), 0);
+    }
+}
+
+Test(packed_driver, take_fetches_once)
+{
+    /* D-PACK-13: what is checked is what is used; D-PACK-12, pair B: flags acquired before the
+     * rest; D-PACK-11: addr is not read */
+    struct virtq_done done;
+
+    for (unsigned written = 0; written < 2; written++) {
+        open_packed(0, 6);
+        add_packed(1, 1);
+        virtq_driver_publish(&driver);
+        rawp_use(&packed, &peer, rawp_id(packed.desc, 7), 1, written != 0 ? RAW_WRITE : 0, 2);
+        access_count = 0;
+        cr_assert_eq(virtq_driver_take(&driver, &done), 1);
+        expect_no_double_fetch_packed();
+        cr_assert_eq(position(ACCESS_LOAD_ACQUIRE, field(6, FLAGS)), 0);
+        cr_assert_gt(position(ACCESS_LOAD, field(6, ID)), 0);
+        cr_assert_geq(loads_of(field(6, LEN)), written);
+        cr_assert_eq(loads_of(field(6, ADDR)), 0);
+        for (unsigned i = 0; i < access_count; i++)
+            cr_assert(is_load(&access_log[i]));
+    }
+}
+
+Test(packed_driver, take_of_nothing_looks_at_one_word)
+{
+    /* D-PACK-14: only the next expected slot is polled, and none while nothing is out */
+    struct virtq_done done;
+
+    open_packed(0, 5);
+    cr_assert_eq(virtq_driver_take(&driver, &done), 0);
+    cr_assert_eq(access_count, 0);
+    add_packed(1, 1);
+    virtq_driver_publish(&driver);
+    access_count = 0;
+    cr_assert_eq(virtq_driver_take(&driver, &done), 0);
+    cr_assert_eq(position(ACCESS_LOAD_ACQUIRE, field(5, FLAGS)), 0);
+    cr_assert_eq(access_count, 1);
+}
+
+Test(packed_driver, add_reads_nothing_that_is_shared)
+{
+    /* D-PACK-02, D-PACK-13 */
+    struct virtq_buffer buffer = {.seg = segs, .readable = 2, .writable = 1};
+    struct virtq_table table = {.mem = table_mem, .addr = 0, .capacity = TABLE};
+
+    open_packed(VIRTQ_INDIRECT, 6);
+    add_packed(2, 1);
+    cr_assert_eq(virtq_driver_add_pair(&driver, segs[0], segs[1], NULL), 0);
+    cr_assert_eq(virtq_driver_add_writable(&driver, segs[0], NULL), 0);
+    cr_assert_eq(virtq_driver_add_indirect(&driver, &buffer, &table, NULL), 0);
+    virtq_driver_publish(&driver);
+    cr_assert_eq(stores_into(packed.driver, RAWP_EVENT_BYTES), 0);
+    cr_assert_eq(stores_into(packed.device, RAWP_EVENT_BYTES), 0);
+    for (unsigned i = 0; i < access_count; i++)
+        cr_assert_not(is_load(&access_log[i]));
+}
+
+Test(packed_driver, publish_is_one_release_store_after_all_others)
+{
+    /* D-PACK-04, D-PACK-08, T-63, pair A: all descriptors before the flags of the first head */
+    for (uint32_t slot = 0; slot < NUM; slot++) {
+        unsigned before;
+
+        open_packed(0, slot);
+        add_packed(2, 1);
+        add_packed(0, 1);
+        add_packed(1, 1);
+        cr_assert_eq(stores_into(field(slot, FLAGS), 2), 0, "untouched by add");
+        before = access_count;
+        virtq_driver_publish(&driver);
+        cr_assert_eq(access_count, before + 1);
+        cr_assert_eq(position(ACCESS_STORE_RELEASE, field(slot, FLAGS)), before);
+        cr_assert_eq(count_of(ACCESS_STORE_RELEASE), 1);
+        cr_assert_eq(stores_into(field(slot, FLAGS), 2), 1);
+        for (uint32_t i = 1; i < 6; i++)
+            cr_assert_geq(stores_into(field((slot + i) % NUM, FLAGS), 2), 1);
+        virtq_driver_publish(&driver);
+        cr_assert_eq(access_count, before + 1, "nothing new");
+    }
+}
+
+Test(packed_device, flush_is_one_release_store_after_the_entries)
+{
+    /* V-PACK-07, V-PACK-08, pair B: id and len of all before the flags of the first one */
+    open_packed(0, 6);
+    for (unsigned i = 0; i < 3; i++)
+        offer_packed(0x1000, 1, RAW_WRITE);
+    for (unsigned i = 0; i < 3; i++)
+        cr_assert_eq(virtq_device_pop(&device, &chain), 1);
+    access_count = 0;
+    for (unsigned i = 0; i < 3; i++)
+        virtq_device_push(&device, chain.token, i);
+    cr_assert_eq(stores_into(field(6, FLAGS), 2), 0, "untouched by push");
+    for (unsigned i = 0; i < 3; i++) {
+        cr_assert_eq(stores_into(field((6 + i) % NUM, ID), 2), 1);
+        cr_assert_eq(stores_into(field((6 + i) % NUM, LEN), 4), 1);
+        cr_assert_eq(stores_into(field((6 + i) % NUM, ADDR), 8), 0);
+    }
+    virtq_device_flush(&device);
+    cr_assert_eq(position(ACCESS_STORE_RELEASE, field(6, FLAGS)), access_count - 1);
+    cr_assert_eq(count_of(ACCESS_STORE_RELEASE), 1);
+    cr_assert_eq(stores_into(packed.desc, rawp_desc_bytes(NUM)), 9);
+    virtq_device_flush(&device);
+    cr_assert_eq(stores_into(packed.desc, rawp_desc_bytes(NUM)), 9, "nothing new");
+}
+
+Test(packed_driver, kick_due_has_the_fence_between_flags_and_event)
+{
+    /* D-PACK-09, D-PEVT-03, pair C: full fence, then the event word in one load */
+    for (uint16_t flags = 0; flags <= EITHER; flags = (uint16_t)(flags + EITHER)) {
+        unsigned fence;
+
+        open_packed(flags, 0);
+        add_packed(1, 1);
+        virtq_driver_publish(&driver);
+        cr_assert(virtq_driver_kick_due(&driver));
+        fence = position(ACCESS_FENCE, NULL);
+        cr_assert_lt(position(ACCESS_STORE_RELEASE, field(0, FLAGS)), fence);
+        cr_assert_gt(position(ACCESS_LOAD_RELAXED, packed.device), fence);
+        cr_assert_eq(loads_of(packed.device + 3), 1, "the whole of it");
+        cr_assert_eq(loads_of(packed.driver), 0, "T-73");
+    }
+}
+
+Test(packed_device, irq_due_has_the_fence_between_flags_and_event)
+{
+    /* V-PEVT-01, D-PEVT-03 for the device side, pair D */
+    for (uint16_t flags = 0; flags <= EITHER; flags = (uint16_t)(flags + EITHER)) {
+        unsigned fence;
+
+        open_packed(flags, 0);
+        offer_packed(0x1000, 1, RAW_WRITE);
+        cr_assert_eq(virtq_device_pop(&device, &chain), 1);
+        virtq_device_push(&device, chain.token, 0);
+        virtq_device_flush(&device);
+        cr_assert(virtq_device_irq_due(&device));
+        fence = position(ACCESS_FENCE, NULL);
+        cr_assert_lt(position(ACCESS_STORE_RELEASE, field(0, FLAGS)), fence);
+        cr_assert_gt(position(ACCESS_LOAD_RELAXED, packed.driver), fence);
+        cr_assert_eq(loads_of(packed.driver + 3), 1, "the whole of it");
+        cr_assert_eq(loads_of(packed.device), 0, "T-73");
+    }
+}
+
+Test(packed_device, kick_on_has_the_fence_between_event_and_flags)
+{
+    /* V-PEVT-01, D-PEVT-02 for the device side, pair C: the re-check comes after the fence; mode
+     * and offset in one store, so that no mixture is seen */
+    for (uint16_t flags = 0; flags <= EITHER; flags = (uint16_t)(flags + EITHER)) {
+        unsigned fence;
+
+        open_packed(flags, 3);
+        cr_assert_not(virtq_device_kick_on(&device));
+        fence = position(ACCESS_FENCE, NULL);
+        cr_assert_lt(position(ACCESS_STORE_RELAXED, packed.device), fence);
+        cr_assert_gt(position(ACCESS_LOAD_ACQUIRE, field(3, FLAGS)), fence);
+        cr_assert_eq(stores_into(packed.device, RAWP_EVENT_BYTES), 1);
+        cr_assert_eq(access_log[position(ACCESS_STORE_RELAXED, packed.device)].bytes, 4);
+        virtq_device_kick_off(&device);
+        cr_assert_eq(stores_into(packed.device, RAWP_EVENT_BYTES), 2);
+        cr_assert_eq(access_log[access_count - 1].bytes, 4);
+    }
+}
+
+static void check_packed_irq_on(uint16_t flags, bool after)
+{
+    unsigned fence;
+
+    open_packed(flags, 3);
+    add_packed(1, 1);
+    virtq_driver_publish(&driver);
+    access_count = 0;
+    cr_assert_not(after ? virtq_driver_irq_on_after(&driver) : virtq_driver_irq_on(&driver));
+    fence = position(ACCESS_FENCE, NULL);
+    cr_assert_lt(position(ACCESS_STORE_RELAXED, packed.driver), fence);
+    cr_assert_gt(position(ACCESS_LOAD_ACQUIRE, field(3, FLAGS)), fence);
+    cr_assert_eq(stores_into(packed.driver, RAWP_EVENT_BYTES), 1);
+    cr_assert_eq(access_log[position(ACCESS_STORE_RELAXED, packed.driver)].bytes, 4);
+    virtq_driver_irq_off(&driver);
+    cr_assert_eq(stores_into(packed.driver, RAWP_EVENT_BYTES), 2);
+    cr_assert_eq(access_log[access_count - 1].bytes, 4);
+}
+
+Test(packed_driver, irq_on_has_the_fence_between_event_and_flags)
+{
+    /* D-PEVT-02, pair D: the re-check comes after the fence; mode and offset in one store */
+    for (uint16_t flags = 0; flags <= EITHER; flags = (uint16_t)(flags + EITHER)) {
+        check_packed_irq_on(flags, false);
+        check_packed_irq_on(flags, true);
+    }
+}
+
+Test(packed_driver, suppressed_kick_costs_one_load)
+{
+    /* D-PACK-09: a fence and a load, in every mode that says no */
+    struct rawp_pos far = {NUM - 1, false};
+
+    for (unsigned mode = RAWP_DISABLE; mode <= RAWP_DESC; mode++) {
+        open_packed(VIRTQ_EVENT_IDX, 0);
+        add_packed(1, 1);
+        virtq_driver_publish(&driver);
+        rawp_set_event(packed.device, far, mode);
+        access_count = 0;
+        cr_assert_not(virtq_driver_kick_due(&driver));
+        cr_assert_eq(access_count, 2);
+        cr_assert_eq(position(ACCESS_FENCE, NULL), 0);
+    }
 }

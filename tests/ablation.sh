@@ -1,0 +1,72 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT-0
+# Takes one ordered access or fence at a time out of a copy of virtio_ring.h, each that a comment
+# "[A]" to "[D]" names, and demands that the tests notice: fetch_test, which looks at the order of
+# accesses, and for A and B thread_test under TSan as well.
+set -u
+cd "$(dirname "$0")/.." || exit
+build=build/ablation
+cc=${CC:-gcc}
+flags="-std=c11 -O1 -g -w -pthread -I$build -I. -Itests/support/lite"
+passed=0
+failed=0
+rm -rf $build
+mkdir -p $build
+
+# A copy without the order that the comment in line $1 is about: in that line or the next with one.
+ablate() {
+    awk -v line="$1" '
+        NR == line { armed = 1 }
+        armed && /virtq_(store_release|load_acquire|fence_full)_\(/ {
+            sub(/virtq_store_release_\(/, "virtq_hint_set_(")
+            sub(/virtq_load_acquire_\(/, "virtq_hint_get_(")
+            sub(/virtq_fence_full_\(/, "(void)(")
+            armed = 0
+        }
+        { print }' virtio_ring.h >$build/virtio_ring.h
+}
+
+# shellcheck disable=SC2086
+passes() { # test, compiler flags...
+    test=$1
+    shift
+    cp "tests/$test.c" $build/ # beside the copy, so that it includes that one
+    if ! $cc $flags "$@" $build/"$test".c -o $build/"$test" >$build/log 2>&1; then
+        cat $build/log
+        echo "0 passed, 1 failed"
+        exit 1
+    fi
+    THREAD_SCALE=100 TSAN_OPTIONS=halt_on_error=1 timeout 60 $build/"$test" >$build/log 2>&1
+}
+
+verdict() { # 0 if as it should be, title
+    if [ "$1" = 0 ]; then
+        passed=$((passed + 1))
+        echo "ok      $2"
+    else
+        failed=$((failed + 1))
+        echo "FAILED  $2"
+    fi
+}
+
+ablate 0
+passes fetch_test
+verdict $? "fetch_test with all in place"
+passes thread_test -fsanitize=thread
+verdict $? "thread_test with all in place"
+# shellcheck disable=SC2013 # numbers
+for line in $(grep -n '\[[A-D]\]' virtio_ring.h | grep -v ': \* |' | cut -d : -f 1); do
+    letter=$(sed -n "$line s/.*\[\([A-D]\)\].*/\1/p" virtio_ring.h)
+    ablate "$line"
+    ! cmp -s virtio_ring.h $build/virtio_ring.h && ! passes fetch_test
+    verdict $? "virtio_ring.h:$line without [$letter] fails fetch_test"
+    case $letter in
+    A | B)
+        ! passes thread_test -fsanitize=thread
+        verdict $? "virtio_ring.h:$line without [$letter] fails thread_test"
+        ;;
+    esac
+done
+rm -r $build
+echo "$passed passed, $failed failed"
+[ $failed = 0 ] && [ $passed -gt 20 ] # or it did not find them
