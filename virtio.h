@@ -465,6 +465,7 @@ VIRTIO_INLINE uint16_t virtio_pci_device_type(uint16_t vendor, uint16_t device, 
 }
 /** @} */
 
+#if VIRTIO_HAVE_DRIVER
 /* ---------------------------------------------------------------------------
  * 4. Driver-side types
  * --------------------------------------------------------------------------- */
@@ -1449,5 +1450,6 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_mmio(struct virtio_drv *drv,
     return 0;
 }
 /** @} */
+#endif /* VIRTIO_HAVE_DRIVER */
 
 #endif /* VIRTIO_CORE_H */

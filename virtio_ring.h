@@ -4,8 +4,8 @@
  * @brief The virtqueue: driver side and device side in one freestanding header.
  *
  * This file is the data path only: it knows memory, not registers. It needs no other file, no
- * library and no allocator, and follows VIRTIO 1.0 to 1.4 and the legacy interface. Split and packed
- * rings are served by the same calls; which one a queue is, is said once, when it starts.
+ * library and no allocator, and follows VIRTIO 1.0 to 1.4 and the legacy interface. Split and
+ * packed rings are served by the same calls; which one a queue is, is said once, when it starts.
  *
  * How to use, driver side:
  *
@@ -87,14 +87,14 @@
  *  queue of another kind is refused when it starts (VIRTQ_ERR_FLAGS). Default: all but
  *  VIRTQ_FOREIGN_ENDIAN, and none. */
 #ifndef VIRTIO_RING_FLAGS
-#define VIRTIO_RING_FLAGS 0x3f8
+#define VIRTIO_RING_FLAGS (VIRTQ_FOREIGN_ENDIAN - VIRTQ_EVENT_IDX) /* all bits between the two */
 #endif
 #ifndef VIRTIO_RING_ALWAYS
 #define VIRTIO_RING_ALWAYS 0
 #endif
 
-/** 1: buffers of one descriptor take a short way of their own, beside the one for all. Default: 0 where
- *  the compiler optimises for size. */
+/** 1: buffers of one descriptor take a short way of their own, beside the one for all. Default: 0
+ * where the compiler optimises for size. */
 #ifndef VIRTIO_FAST_PATHS
 #ifdef __OPTIMIZE_SIZE__
 #define VIRTIO_FAST_PATHS 0
@@ -150,9 +150,10 @@
  * naturally aligned. A load macro reads memory exactly once.
  */
 
-/** One load or store; ordered only by the fences around it. Loads are of what the peer may be writing:
- *  a volatile access, so that it is one. Stores are of what nobody looks at before the release store
- *  that follows; the struct tells the compiler that they change no 16-bit field of a queue. */
+/** One load or store; ordered only by the fences around it. Loads are of what the peer may be
+ * writing: a volatile access, so that it is one. Stores are of what nobody looks at before the
+ * release store that follows; the struct tells the compiler that they change no 16-bit field of a
+ * queue. */
 #ifndef VIRTIO_LOAD16
 struct virtq_cell16_ {
     uint16_t value;
@@ -207,9 +208,10 @@ VIRTIO_INLINE void virtq_store_release16_(void *p, uint16_t value)
 #endif
 
 /**
- * Fences towards a peer that is no CPU of this system (VIRTQ_ORDER_PLATFORM), where they differ from
- * those towards another CPU. Ring memory is ordinary cacheable memory, so they differ only on Arm
- * A-profile, whose compiler fences cover the inner shareable domain; a device may sit in the outer:
+ * Fences towards a peer that is no CPU of this system (VIRTQ_ORDER_PLATFORM), where they differ
+ * from those towards another CPU. Ring memory is ordinary cacheable memory, so they differ only on
+ * Arm A-profile, whose compiler fences cover the inner shareable domain; a device may sit in the
+ * outer:
  *
  * | CPU | between CPUs | towards a device |
  * |---|---|---|
@@ -220,8 +222,8 @@ VIRTIO_INLINE void virtq_store_release16_(void *p, uint16_t value)
  * | POWER, s390x, other | the compiler's fences | the same |
  *
  * VIRTIO_PLATFORM_ACQUIRE follows a load and orders it before all later accesses,
- * VIRTIO_PLATFORM_RELEASE orders all earlier accesses before a store, VIRTIO_PLATFORM_FULL is a full
- * fence. Default: as the table says.
+ * VIRTIO_PLATFORM_RELEASE orders all earlier accesses before a store, VIRTIO_PLATFORM_FULL is a
+ * full fence. Default: as the table says.
  */
 #ifndef VIRTIO_HAVE_PLATFORM_FENCES
 #if defined(__aarch64__) || (defined(__ARM_ARCH) && __ARM_ARCH >= 7 && __ARM_ARCH_PROFILE == 'A')
@@ -269,7 +271,7 @@ VIRTIO_INLINE void virtq_store_release16_(void *p, uint16_t value)
  */
 
 enum {
-    VIRTQ_MAX_SIZE = 32768,  /**< largest queue size, in entries */
+    VIRTQ_MAX_SIZE = 32768,   /**< largest queue size, in entries */
     VIRTQ_LEGACY_ALIGN = 4096 /**< Queue Align of legacy PCI, in bytes */
 };
 
@@ -290,10 +292,10 @@ enum virtq_flag {
 /** Errors of this file: always negative. Names and meaning: virtq_err_name(). */
 enum virtq_err {
     /* the caller's own doing; nothing was changed */
-    VIRTQ_ERR_SIZE = -1,  /**< queue size 0, above 32768 or, split, not a power of two */
-    VIRTQ_ERR_ALIGN = -2, /**< an area is not aligned (16, 2 and 4 bytes; packed 16, 4 and 4) or
-                               NULL */
-    VIRTQ_ERR_FLAGS = -3, /**< flags that exclude each other, or a format not compiled in */
+    VIRTQ_ERR_SIZE = -1,     /**< queue size 0, above 32768 or, split, not a power of two */
+    VIRTQ_ERR_ALIGN = -2,    /**< an area is not aligned (16, 2 and 4 bytes; packed 16, 4 and 4) or
+                                  NULL */
+    VIRTQ_ERR_FLAGS = -3,    /**< flags that exclude each other, or a format not compiled in */
     VIRTQ_ERR_POSITION = -4, /**< a position that no queue of this size can have */
     VIRTQ_ERR_EMPTY = -5,    /**< a buffer needs at least one segment (L-VQ-04) */
     VIRTQ_ERR_LENGTH = -6,   /**< a buffer holds more than 2^32 bytes (D-SPLIT-02) */
@@ -301,25 +303,25 @@ enum virtq_err {
     /* no room now */
     VIRTQ_ERR_FULL = -8, /**< not enough free descriptors: take completions, then retry */
     /* the peer violated the protocol: the queue is broken until it is initialised again */
-    VIRTQ_ERR_BROKEN = -9,     /**< an earlier call found the violation */
-    VIRTQ_ERR_USED_IDX = -10,  /**< used idx passed what was made available (D-SPLIT-12) */
-    VIRTQ_ERR_USED_ID = -11,   /**< used id is not an outstanding buffer (D-SPLIT-12, D-PACK-13,
-                                    D-INO-04) */
-    VIRTQ_ERR_USED_LEN = -12,  /**< used len beyond the writable bytes (D-SPLIT-12, D-PACK-13) */
-    VIRTQ_ERR_AVAIL_IDX = -13, /**< more was made available than the queue holds (V-SPLIT-06) */
+    VIRTQ_ERR_BROKEN = -9,      /**< an earlier call found the violation */
+    VIRTQ_ERR_USED_IDX = -10,   /**< used idx passed what was made available (D-SPLIT-12) */
+    VIRTQ_ERR_USED_ID = -11,    /**< used id is not an outstanding buffer (D-SPLIT-12, D-PACK-13,
+                                     D-INO-04) */
+    VIRTQ_ERR_USED_LEN = -12,   /**< used len beyond the writable bytes (D-SPLIT-12, D-PACK-13) */
+    VIRTQ_ERR_AVAIL_IDX = -13,  /**< more was made available than the queue holds (V-SPLIT-06) */
     VIRTQ_ERR_AVAIL_HEAD = -14, /**< head index outside the descriptor table (V-SPLIT-06) */
     VIRTQ_ERR_AVAIL_LIST = -15, /**< packed list that does not end in the free slots (V-PACK-09) */
     /* one chain is malformed: its head is consumed and named by virtq_chain::token */
-    VIRTQ_ERR_CHAIN_NEXT = -20,  /**< next link outside the table (V-SPLIT-06) */
-    VIRTQ_ERR_CHAIN_LOOP = -21,  /**< more links than the table has entries (V-SPLIT-06) */
-    VIRTQ_ERR_CHAIN_ORDER = -22, /**< readable after writable (D-VQ-01) */
-    VIRTQ_ERR_CHAIN_LENGTH = -23, /**< addr + len wraps, or more than 2^32 bytes in all */
-    VIRTQ_ERR_CHAIN_CAPACITY = -24, /**< legal, but longer than the caller's segment array */
-    VIRTQ_ERR_INDIRECT_OFF = -25, /**< INDIRECT without the feature (D-IND-01, D-IND-06) */
+    VIRTQ_ERR_CHAIN_NEXT = -20,      /**< next link outside the table (V-SPLIT-06) */
+    VIRTQ_ERR_CHAIN_LOOP = -21,      /**< more links than the table has entries (V-SPLIT-06) */
+    VIRTQ_ERR_CHAIN_ORDER = -22,     /**< readable after writable (D-VQ-01) */
+    VIRTQ_ERR_CHAIN_LENGTH = -23,    /**< addr + len wraps, or more than 2^32 bytes in all */
+    VIRTQ_ERR_CHAIN_CAPACITY = -24,  /**< legal, but longer than the caller's segment array */
+    VIRTQ_ERR_INDIRECT_OFF = -25,    /**< INDIRECT without the feature (D-IND-01, D-IND-06) */
     VIRTQ_ERR_INDIRECT_NESTED = -26, /**< INDIRECT inside a table (D-IND-02) */
-    VIRTQ_ERR_INDIRECT_NEXT = -27, /**< INDIRECT together with NEXT (D-IND-03, D-IND-07) */
-    VIRTQ_ERR_INDIRECT_LEN = -28, /**< table length 0 or no multiple of 16 (D-IND-04) */
-    VIRTQ_ERR_INDIRECT_MAP = -29  /**< the mapping hook refused the table */
+    VIRTQ_ERR_INDIRECT_NEXT = -27,   /**< INDIRECT together with NEXT (D-IND-03, D-IND-07) */
+    VIRTQ_ERR_INDIRECT_LEN = -28,    /**< table length 0 or no multiple of 16 (D-IND-04) */
+    VIRTQ_ERR_INDIRECT_MAP = -29     /**< the mapping hook refused the table */
 };
 
 /** One element of a buffer: device address and length in bytes. A driver passes lengths of at
@@ -380,8 +382,8 @@ struct virtq_offsets {
     uint32_t total;
 };
 
-/** What the driver side remembers of one descriptor (split) or buffer id (packed). Private: never in
- *  shared memory. */
+/** What the driver side remembers of one descriptor (split) or buffer id (packed). Private: never
+ * in shared memory. */
 struct virtq_slot {
     void *cookie;
     uint32_t writable; /**< of an outstanding buffer: bytes the device may write */
@@ -437,20 +439,20 @@ enum {
 };
 
 /**
- * Driver side of a queue. Private; zero it, then virtq_driver_init(). A live queue may be moved: copy
- * the struct and the slots, and point `slots` to the copy.
+ * Driver side of a queue. Private; zero it, then virtq_driver_init(). A live queue may be moved:
+ * copy the struct and the slots, and point `slots` to the copy.
  *
  * Positions (`added_idx` and so on): in a split ring free-running 16-bit counters, so that only
- * differences mean anything (L-SPLIT-05); in a packed ring a slot in bits 14:0 and the wrap counter in
- * bit 15, the form in which positions travel in event areas and notifications.
+ * differences mean anything (L-SPLIT-05); in a packed ring a slot in bits 14:0 and the wrap counter
+ * in bit 15, the form in which positions travel in event areas and notifications.
  */
 struct virtq_driver {
-    void *desc;   /**< as in struct virtq_areas */
+    void *desc; /**< as in struct virtq_areas */
     void *driver;
     void *device;
     struct virtq_slot *slots; /**< caller's array of num */
     /* Fields written together are not neighbours: merging their stores costs more than it saves. */
-    uint16_t last;  /**< highest entry: queue size - 1, the mask of free-running indices */
+    uint16_t last; /**< highest entry: queue size - 1, the mask of free-running indices */
     uint16_t free_head;
     uint16_t flags; /**< enum virtq_flag, whether broken, and the first head held back (packed) */
     uint16_t free_count;    /**< 0 in a broken queue, so that add need not look further */
@@ -478,15 +480,15 @@ struct virtq_device {
     virtq_map_fn map;
     void *map_ctx;
     uint16_t last;
-    uint16_t popped_idx;  /**< next buffer to pop */
-    uint16_t flags;       /**< enum virtq_flag, and whether broken */
-    uint16_t pushed_idx;  /**< up to here buffers are completed */
-    uint16_t seen_idx;    /**< split: avail idx as last read and checked */
-    uint16_t flushed_idx; /**< what the driver may see ends here */
-    int16_t error;        /**< what broke the queue, or 0 */
-    uint16_t held_flags;  /**< packed: of the used descriptor at flushed_idx */
-    uint16_t batch_idx;   /**< IN_ORDER: where the next used entry goes if something waits for the
-                               flush: pushed_idx, or the start of the batch that it extends */
+    uint16_t popped_idx;    /**< next buffer to pop */
+    uint16_t flags;         /**< enum virtq_flag, and whether broken */
+    uint16_t pushed_idx;    /**< up to here buffers are completed */
+    uint16_t seen_idx;      /**< split: avail idx as last read and checked */
+    uint16_t flushed_idx;   /**< what the driver may see ends here */
+    int16_t error;          /**< what broke the queue, or 0 */
+    uint16_t held_flags;    /**< packed: of the used descriptor at flushed_idx */
+    uint16_t batch_idx;     /**< IN_ORDER: where the next used entry goes if something waits for the
+                                 flush: pushed_idx, or the start of the batch that it extends */
     uint16_t signalled_idx; /**< flushed_idx at the last decision to interrupt */
 };
 
@@ -527,8 +529,8 @@ VIRTIO_INLINE bool virtq_size_ok(uint32_t num, uint16_t flags)
     return num != 0 && num <= VIRTQ_MAX_SIZE && ((flags & VIRTQ_PACKED) || (num & (num - 1)) == 0);
 }
 
-/** Offsets of the areas as VIRTQ_BYTES() and VIRTQ_PACKED_BYTES() count them. `num` is a legal size,
- *  `align` a power of two from 4 to 65536. Any context. L-SPLIT-04, L-LEG-03, L-PACK-03. */
+/** Offsets of the areas as VIRTQ_BYTES() and VIRTQ_PACKED_BYTES() count them. `num` is a legal
+ * size, `align` a power of two from 4 to 65536. Any context. L-SPLIT-04, L-LEG-03, L-PACK-03. */
 VIRTIO_INLINE struct virtq_offsets virtq_area_offsets(uint16_t num, uint32_t align, uint16_t flags)
 {
     struct virtq_offsets at;
@@ -545,8 +547,8 @@ VIRTIO_INLINE struct virtq_offsets virtq_area_offsets(uint16_t num, uint32_t ali
     return at;
 }
 
-/** Points `areas` into `mem`: as many bytes as virtq_area_offsets() says, aligned to `align` and to 16.
- *  Any context. */
+/** Points `areas` into `mem`: as many bytes as virtq_area_offsets() says, aligned to `align` and
+ * to 16. Any context. */
 VIRTIO_INLINE void virtq_areas_set(struct virtq_areas *areas, void *mem, uint16_t num,
                                    uint32_t align, uint16_t flags)
 {
@@ -619,8 +621,8 @@ enum {
     VIRTQ_HELD_ = 0x0800,       /* driver, packed: there is one */
     VIRTQ_LATE_ = 0x4000,       /* packed: more than a lap since the last decision to notify */
     VIRTQ_BROKEN_ = 0x8000,
-    VIRTQ_WRAP_ = 0x8000,                                        /* in a packed position */
-    VIRTQ_LAP_ = VIRTQ_DESC_FLAG_AVAIL | VIRTQ_DESC_FLAG_USED,   /* in packed flags */
+    VIRTQ_WRAP_ = 0x8000,                                         /* in a packed position */
+    VIRTQ_LAP_ = VIRTQ_DESC_FLAG_AVAIL | VIRTQ_DESC_FLAG_USED,    /* in packed flags */
     VIRTQ_MORE_ = VIRTQ_DESC_FLAG_NEXT | VIRTQ_DESC_FLAG_INDIRECT /* not a chain of one */
 };
 
@@ -725,6 +727,12 @@ VIRTIO_INLINE uint16_t *virtq_avail_event_(void *used, uint32_t last)
     return (uint16_t *)used + 6 + 4 * (size_t)last;
 }
 
+/* First in a rare branch: keeps the compiler from computing it along with the common one. */
+VIRTIO_INLINE void virtq_rarely_(void)
+{
+    __asm__ volatile("");
+}
+
 /* Packed positions: slot in bits 14:0, wrap counter in bit 15. */
 VIRTIO_INLINE uint32_t virtq_pos_slot_(uint32_t pos)
 {
@@ -738,8 +746,10 @@ VIRTIO_INLINE struct virtq_packed_desc *virtq_pos_desc_(void *ring, uint32_t pos
 /* One slot on. */
 VIRTIO_INLINE uint16_t virtq_pos_next_(uint32_t pos, uint32_t last)
 {
-    if (VIRTIO_UNLIKELY(virtq_pos_slot_(pos) == last))
+    if (VIRTIO_UNLIKELY(virtq_pos_slot_(pos) == last)) {
+        virtq_rarely_();
         return (uint16_t)(~pos & VIRTQ_WRAP_);
+    }
     return (uint16_t)(pos + 1);
 }
 
@@ -747,8 +757,10 @@ VIRTIO_INLINE uint16_t virtq_pos_next_(uint32_t pos, uint32_t last)
  * counter as well (T-61). */
 VIRTIO_INLINE uint16_t virtq_pos_add_(uint32_t pos, uint32_t last, uint32_t count)
 {
-    if (VIRTIO_UNLIKELY(virtq_pos_slot_(pos) + count > last))
+    if (VIRTIO_UNLIKELY(virtq_pos_slot_(pos) + count > last)) {
+        virtq_rarely_();
         return (uint16_t)((virtq_pos_slot_(pos) + count - last - 1) | (~pos & VIRTQ_WRAP_));
+    }
     return (uint16_t)(pos + count);
 }
 
@@ -760,18 +772,19 @@ VIRTIO_INLINE uint32_t virtq_pos_distance_(uint32_t from, uint32_t to, uint32_t 
     return (from ^ to) & VIRTQ_WRAP_ ? slots + last + 1 : slots;
 }
 
-/* AVAIL and USED of an available and of a used descriptor at `pos` (L-PACK-05). */
-VIRTIO_INLINE uint32_t virtq_pos_avail_(uint32_t pos)
-{
-    return pos & VIRTQ_WRAP_ ? VIRTQ_DESC_FLAG_AVAIL : VIRTQ_DESC_FLAG_USED;
-}
+/* AVAIL and USED of a used and of an available descriptor at `pos` (L-PACK-05): both the wrap
+ * counter, and USED the other way. */
 VIRTIO_INLINE uint32_t virtq_pos_used_(uint32_t pos)
 {
-    return pos & VIRTQ_WRAP_ ? VIRTQ_LAP_ : 0;
+    return (0u - (pos >> 15 & 1)) & VIRTQ_LAP_;
+}
+VIRTIO_INLINE uint32_t virtq_pos_avail_(uint32_t pos)
+{
+    return virtq_pos_used_(pos) ^ VIRTQ_DESC_FLAG_USED;
 }
 
-/* LATE if slots from `from` on to `to` make more than a lap since the decision at `decided`. Positions
- * do not count that far, and an event of the lap before was passed as well. */
+/* LATE if slots from `from` on to `to` make more than a lap since the decision at `decided`.
+ * Positions do not count that far, and an event of the lap before was passed as well. */
 VIRTIO_OUTLINE uint16_t virtq_pos_late_(uint32_t decided, uint32_t from, uint32_t to, uint32_t last)
 {
     uint32_t slots = virtq_pos_distance_(decided, from, last) + virtq_pos_distance_(from, to, last);
@@ -781,19 +794,20 @@ VIRTIO_OUTLINE uint16_t virtq_pos_late_(uint32_t decided, uint32_t from, uint32_
 
 /*
  * The event test of 2.8.10 for a descriptor event of the peer: was it among the slots from the last
- * decision on to `now`? An event of the other lap lies one ring size further back (L-PEVT-03, T-70).
+ * decision on to `now`? An event of the other lap lies one ring size further back (L-PEVT-03,
+ * T-70).
  */
 VIRTIO_INLINE bool virtq_pos_event_due_(uint32_t event, uint32_t now, uint32_t old, uint32_t last)
 {
     uint32_t slot = virtq_pos_slot_(now), passed = virtq_pos_distance_(old, now, last);
 
-    event = (event ^ now) & VIRTQ_WRAP_ ? virtq_pos_slot_(event) - last - 1
-                                        : virtq_pos_slot_(event);
+    event =
+        (event ^ now) & VIRTQ_WRAP_ ? virtq_pos_slot_(event) - last - 1 : virtq_pos_slot_(event);
     return virtq_event_due((uint16_t)event, (uint16_t)slot, (uint16_t)(slot - passed));
 }
 
-/* Must the peer whose event word is `event` be told of the slots from the last decision at `old` on to
- * `now`? The reserved mode counts as enabled (D-PEVT-03). */
+/* Must the peer whose event word is `event` be told of the slots from the last decision at `old` on
+ * to `now`? The reserved mode counts as enabled (D-PEVT-03). */
 VIRTIO_INLINE bool virtq_packed_notify_due_(uint16_t flags, uint32_t event, uint32_t now,
                                             uint32_t old, uint32_t last)
 {
@@ -905,12 +919,13 @@ VIRTIO_INLINE void virtq_split_queue_(struct virtq_driver *q, uint32_t count, ui
 VIRTIO_INLINE int virtq_split_add_one_(struct virtq_driver *q, struct virtq_seg seg,
                                        uint16_t desc_flags, uint32_t writable, void *cookie)
 {
-    uint32_t head = q->free_head;
-    struct virtq_split_desc *desc = (struct virtq_split_desc *)q->desc + head;
-    struct virtq_slot *slot = &q->slots[head];
+    struct virtq_split_desc *desc;
+    struct virtq_slot *slot;
 
     if (VIRTIO_UNLIKELY(q->free_count == 0))
         return virtq_driver_no_room_(q, 1);
+    desc = (struct virtq_split_desc *)q->desc + q->free_head;
+    slot = &q->slots[q->free_head];
     virtq_slot_take_(slot, 1, writable, cookie);
     virtq_split_queue_(q, 1, slot->next);
     virtq_desc_fill_(desc, q->flags, seg);
@@ -918,8 +933,8 @@ VIRTIO_INLINE int virtq_split_add_one_(struct virtq_driver *q, struct virtq_seg 
     return 0;
 }
 
-/* Writes a buffer's descriptors along the free list; returns what follows them there. `flags` go to all. With IN_ORDER the
- * links are x+1 for all x, as the rule asks (D-INO-02). */
+/* Writes a buffer's descriptors along the free list; returns what follows them there. `flags` go to
+ * all of them. With IN_ORDER the links are x+1 for all x, as the rule asks (D-INO-02). */
 VIRTIO_INLINE uint16_t virtq_split_fill_(const struct virtq_driver *q,
                                          const struct virtq_buffer *buffer, uint16_t flags)
 {
@@ -994,17 +1009,19 @@ VIRTIO_OUTLINE int virtq_split_take_none_(struct virtq_driver *q, uint16_t pendi
  * 7. Packed ring, driver side
  * --------------------------------------------------------------------------- */
 /* Makes a head available, or holds it back if it is the first since the last publish: the device
- * cannot look past that one, so that all others can be written at once (D-PACK-04). `lap` is its
- * AVAIL and USED. */
+ * cannot look past that one, so that all others can be written at once (D-PACK-04). */
 VIRTIO_INLINE void virtq_packed_head_(struct virtq_driver *q, struct virtq_packed_desc *desc,
-                                      uint32_t desc_flags, uint32_t lap)
+                                      uint32_t desc_flags, uint32_t pos)
 {
     uint16_t flags = q->flags;
 
-    if (VIRTIO_LIKELY(!(flags & VIRTQ_HELD_)))
+    if (flags & VIRTQ_HELD_) {
+        virtq_rarely_();
+        VIRTIO_STORE16(&desc->flags,
+                       virtq_order16_(flags, (uint16_t)(desc_flags | virtq_pos_avail_(pos))));
+    } else {
         q->flags = (uint16_t)(flags | VIRTQ_HELD_ | desc_flags);
-    else
-        VIRTIO_STORE16(&desc->flags, virtq_order16_(flags, (uint16_t)(desc_flags | lap)));
+    }
 }
 
 VIRTIO_INLINE int virtq_packed_add_one_(struct virtq_driver *q, struct virtq_seg seg,
@@ -1012,17 +1029,18 @@ VIRTIO_INLINE int virtq_packed_add_one_(struct virtq_driver *q, struct virtq_seg
 {
     uint32_t id = q->free_head, pos = q->added_idx;
     struct virtq_packed_desc *desc = virtq_pos_desc_(q->desc, pos);
-    struct virtq_slot *slot = &q->slots[id];
+    struct virtq_slot *slot;
 
     if (VIRTIO_UNLIKELY(q->free_count == 0))
         return virtq_driver_no_room_(q, 1);
+    slot = &q->slots[id];
     virtq_slot_take_(slot, 1, writable, cookie);
     q->free_head = slot->next;
     q->free_count--;
     q->added_idx = virtq_pos_next_(pos, q->last);
     virtq_desc_fill_((struct virtq_split_desc *)(void *)desc, q->flags, seg);
     VIRTIO_STORE16(&desc->id, virtq_order16_(q->flags, (uint16_t)id));
-    virtq_packed_head_(q, desc, desc_flags, virtq_pos_avail_(pos));
+    virtq_packed_head_(q, desc, desc_flags, pos);
     return 0;
 }
 
@@ -1047,7 +1065,7 @@ VIRTIO_INLINE void virtq_packed_add_(struct virtq_driver *q, const struct virtq_
         virtq_desc_fill_((struct virtq_split_desc *)(void *)desc, order, buffer->seg[i]);
         VIRTIO_STORE16(&desc->id, virtq_order16_(order, id));
         if (i == 0)
-            virtq_packed_head_(q, desc, flags & VIRTQ_HELD_FLAGS_, flags & VIRTQ_LAP_);
+            virtq_packed_head_(q, desc, flags & VIRTQ_HELD_FLAGS_, q->added_idx);
         else
             VIRTIO_STORE16(&desc->flags, virtq_order16_(order, (uint16_t)flags));
         if (VIRTIO_UNLIKELY(slot++ == last)) {
@@ -1064,11 +1082,12 @@ VIRTIO_INLINE void virtq_packed_add_(struct virtq_driver *q, const struct virtq_
 VIRTIO_INLINE void virtq_packed_publish_(struct virtq_driver *q)
 {
     uint32_t pos = q->published_idx, end = q->added_idx;
-    uint16_t flags = q->flags, head = (uint16_t)((flags & VIRTQ_HELD_FLAGS_) | virtq_pos_avail_(pos));
+    uint16_t flags = q->flags,
+             head = (uint16_t)((flags & VIRTQ_HELD_FLAGS_) | virtq_pos_avail_(pos));
 
     if (!(flags & VIRTQ_HELD_))
         return;
-    q->flags = flags & (uint16_t)~(VIRTQ_HELD_ | VIRTQ_HELD_FLAGS_);
+    q->flags = flags & (uint16_t) ~(VIRTQ_HELD_ | VIRTQ_HELD_FLAGS_);
     q->published_idx = (uint16_t)end;
     if (VIRTIO_UNLIKELY(q->kicked_idx != pos))
         q->flags |= virtq_pos_late_(q->kicked_idx, pos, end, q->last);
@@ -1078,7 +1097,7 @@ VIRTIO_INLINE void virtq_packed_publish_(struct virtq_driver *q)
 
 VIRTIO_INLINE bool virtq_packed_kick_due_(struct virtq_driver *q)
 {
-    uint32_t old = q->kicked_idx, now = q->published_idx, last = q->last;
+    uint32_t old = q->kicked_idx, now = q->published_idx;
     uint16_t flags = q->flags;
     const void *area = q->device;
 
@@ -1087,7 +1106,7 @@ VIRTIO_INLINE bool virtq_packed_kick_due_(struct virtq_driver *q)
         q->flags = flags & (uint16_t)~VIRTQ_LATE_;
     /* [C] pairs with virtq_device_kick_on(): our head before its event word. */
     virtq_fence_full_(flags);
-    return virtq_packed_notify_due_(flags, virtq_event_get_(flags, area), now, old, last);
+    return virtq_packed_notify_due_(flags, virtq_event_get_(flags, area), now, old, q->last);
 }
 
 /* Flags of the next used descriptor, or -1 if it is not used yet. [B] pairs with
@@ -1131,14 +1150,13 @@ VIRTIO_INLINE void virtq_driver_free_all_(struct virtq_driver *q)
 }
 
 /**
- * Starts a queue: checks and zeroes the areas (D-SPLIT-07, D-PACK-01). Call before the device learns
- * of them, and again after a reset of the device or of the queue, with any size.
+ * Starts a queue: checks and zeroes the areas (D-SPLIT-07, D-PACK-01). Call before the device
+ * learns of them, and again after a reset of the device or of the queue, with any size.
  * @param slots  array of areas->num, kept and used until the queue is given up
  * @return 0, VIRTQ_ERR_FLAGS, VIRTQ_ERR_SIZE or VIRTQ_ERR_ALIGN (nothing changed)
  */
-VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_init(struct virtq_driver *q,
-                                                     const struct virtq_areas *areas,
-                                                     struct virtq_slot *slots)
+VIRTIO_NODISCARD VIRTIO_INLINE int
+virtq_driver_init(struct virtq_driver *q, const struct virtq_areas *areas, struct virtq_slot *slots)
 {
     bool packed = virtq_is_packed_(areas->flags);
     int err = virtq_check_areas_(areas);
@@ -1200,7 +1218,8 @@ VIRTIO_INLINE int virtq_driver_add_one_(struct virtq_driver *q, struct virtq_seg
     return 0;
 }
 
-/** Adds a buffer of one segment that the device reads. Straight-line code; see virtq_driver_add(). */
+/** Adds a buffer of one segment that the device reads. Straight-line code; see virtq_driver_add().
+ */
 VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_add_readable(struct virtq_driver *q,
                                                              struct virtq_seg seg, void *cookie)
 {
@@ -1342,18 +1361,18 @@ VIRTIO_INLINE void virtq_driver_publish(struct virtq_driver *q)
 }
 
 /**
- * Must the device be notified of what was published since the last call? Call after each publish (at
- * the latest after 65535 buffers of a split ring); a `true` obliges the caller to kick, which it may do
- * after leaving its lock. Contains the full fence.
- * VIRTIO 2.7.10, 2.8.21.3; D-SPLIT-06, D-EVT-02, D-EVT-04, D-PACK-09, D-PEVT-03.
+ * Must the device be notified of what was published since the last call? Call after each publish
+ * (at the latest after 65535 buffers of a split ring); a `true` obliges the caller to kick, which
+ * it may do after leaving its lock. Contains the full fence. VIRTIO 2.7.10, 2.8.21.3; D-SPLIT-06,
+ * D-EVT-02, D-EVT-04, D-PACK-09, D-PEVT-03.
  */
 VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_driver_kick_due(struct virtq_driver *q)
 {
     return virtq_is_packed_(q->flags) ? virtq_packed_kick_due_(q) : virtq_split_kick_due_(q);
 }
 
-/** What a notification carries in its upper half under NOTIFICATION_DATA: where the next buffer will
- *  be made available. Read it after publish (L-NOTE-02, L-NOTE-03, D-NOTE-03). */
+/** What a notification carries in its upper half under NOTIFICATION_DATA: where the next buffer
+ * will be made available. Read it after publish (L-NOTE-02, L-NOTE-03, D-NOTE-03). */
 VIRTIO_INLINE uint16_t virtq_driver_notification_data(const struct virtq_driver *q)
 {
     return q->published_idx;
@@ -1409,10 +1428,12 @@ VIRTIO_INLINE bool virtq_driver_used_one_(const struct virtq_driver *q, uint32_t
            VIRTIO_LIKELY(len <= slot->writable);
 }
 
-enum { VIRTQ_MARK_ = 0x8000 /* in virtq_slot::next, IN_ORDER: complete, as is all up to buffer .. */ };
+enum {
+    VIRTQ_MARK_ = 0x8000 /* in virtq_slot::next, IN_ORDER: complete, as is all up to buffer .. */
+};
 
-/* IN_ORDER: hands out the oldest buffer, complete as are all up to buffer `end`: what is known of the
- * others goes with the next one, and the link back to ring order. */
+/* IN_ORDER: hands out the oldest buffer, complete as are all up to buffer `end`: what is known of
+ * the others goes with the next one, and the link back to ring order. */
 VIRTIO_OUTLINE int virtq_driver_complete_oldest_(struct virtq_driver *q, uint32_t oldest,
                                                  uint32_t end, struct virtq_done *done)
 {
@@ -1431,8 +1452,8 @@ VIRTIO_OUTLINE int virtq_driver_complete_oldest_(struct virtq_driver *q, uint32_
     return 1;
 }
 
-/* IN_ORDER: the device named buffer `id` and thereby all up to it from the `oldest` one on. Only the
- * named one's length is known; the others count as written in full (D-INO-01, D-INO-04). */
+/* IN_ORDER: the device named buffer `id` and thereby all up to it from the `oldest` one on. Only
+ * the named one's length is known; the others count as written in full (D-INO-01, D-INO-04). */
 VIRTIO_OUTLINE int virtq_driver_complete_batch_(struct virtq_driver *q, uint32_t oldest,
                                                 uint32_t id, uint32_t len, struct virtq_done *done)
 {
@@ -1516,9 +1537,9 @@ VIRTIO_INLINE int32_t virtq_split_take_count_(struct virtq_driver *q)
     return pending;
 }
 
-/* The length of used buffer `id`, which is not checked yet. Without WRITE the field means nothing, says
- * the specification (D-PACK-11, T-68); but QEMU never sets WRITE and Linux never looks at it, so it counts
- * where it can be true. */
+/* The length of used buffer `id`, which is not checked yet. Without WRITE the field means nothing,
+ * says the specification (D-PACK-11, T-68); but QEMU never sets WRITE and Linux never looks at it,
+ * so it counts where it can be true. */
 VIRTIO_INLINE uint32_t virtq_packed_used_len_(const struct virtq_driver *q,
                                               const struct virtq_packed_desc *desc, uint32_t id,
                                               int32_t flags)
@@ -1558,8 +1579,8 @@ VIRTIO_INLINE int virtq_packed_take_(struct virtq_driver *q, struct virtq_done *
 }
 
 /**
- * Takes one completed buffer. A hostile device can complete what it has not worked on, a buffer that
- * is added and not yet published included; each cookie comes back once all the same.
+ * Takes one completed buffer. A hostile device can complete what it has not worked on, a buffer
+ * that is added and not yet published included; each cookie comes back once all the same.
  * @param done  set only when 1 is returned
  * @return 1: taken; 0: none pending; VIRTQ_ERR_USED_IDX, VIRTQ_ERR_USED_ID, VIRTQ_ERR_USED_LEN:
  *         the device broke the queue just now; VIRTQ_ERR_BROKEN: earlier
@@ -1579,8 +1600,8 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_take(struct virtq_driver *q,
 /**
  * Takes up to `max` completed buffers with one look at the device's index (split).
  * @param done  array of `max`, at least 1; only the entries counted by the result are set
- * @return how many were taken, or an error as virtq_driver_take(): then none was. What ended a batch
- *         early is the next call's answer, and virtq_driver_error()'s.
+ * @return how many were taken, or an error as virtq_driver_take(): then none was. What ended a
+ * batch early is the next call's answer, and virtq_driver_error()'s.
  */
 VIRTIO_NODISCARD VIRTIO_INLINE int32_t virtq_driver_take_batch(struct virtq_driver *q,
                                                                struct virtq_done *done,
@@ -1590,8 +1611,8 @@ VIRTIO_NODISCARD VIRTIO_INLINE int32_t virtq_driver_take_batch(struct virtq_driv
     int32_t ready = packed ? max : virtq_split_take_count_(q), taken = 0;
 
     while (taken < ready && taken < max) {
-        int rc = packed ? virtq_packed_take_(q, &done[taken])
-                        : virtq_split_take_next_(q, &done[taken]);
+        int rc =
+            packed ? virtq_packed_take_(q, &done[taken]) : virtq_split_take_next_(q, &done[taken]);
 
         if (rc <= 0)
             return taken != 0 ? taken : rc;
@@ -1655,8 +1676,8 @@ VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_driver_irq_on(struct virtq_driver *q)
 }
 
 /**
- * As virtq_driver_irq_on(), but with EVENT_IDX asks for the interrupt only when three quarters of what
- * is outstanding is complete (counted in buffers, in a packed ring in descriptors).
+ * As virtq_driver_irq_on(), but with EVENT_IDX asks for the interrupt only when three quarters of
+ * what is outstanding is complete (counted in buffers, in a packed ring in descriptors).
  * @return true if that many are pending already; in a packed ring, if any is
  */
 VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_driver_irq_on_after(struct virtq_driver *q)
@@ -1871,8 +1892,8 @@ VIRTIO_INLINE int32_t virtq_table_map_(const struct virtq_device *q,
 }
 
 /* Walks an indirect table of either format whose descriptor is `whole`. A split table is linked, a
- * packed one is read from end to end (D-IND-08), flags other than WRITE ignored (V-IND-04). Ends: no
- * more links than entries. */
+ * packed one is read from end to end (D-IND-08), flags other than WRITE ignored (V-IND-04). Ends:
+ * no more links than entries. */
 VIRTIO_INLINE int virtq_walk_table_(const struct virtq_device *q, const struct virtq_desc_ *whole,
                                     struct virtq_walk_ *walk)
 {
@@ -1922,8 +1943,9 @@ VIRTIO_INLINE uint16_t virtq_split_avail_idx_(const struct virtq_device *q)
     return virtq_load_acquire_(q->flags, virtq_avail_idx_(q->driver));
 }
 
-/* Looks for newly available buffers from `at` on: 1 if there are, 0 if not. The index may be ahead of
- * what was pushed by the queue size at most, since every buffer holds a descriptor until then. */
+/* Looks for newly available buffers from `at` on: 1 if there are, 0 if not. The index may be ahead
+ * of what was pushed by the queue size at most, since every buffer holds a descriptor until then.
+ */
 VIRTIO_INLINE int virtq_split_refill_(struct virtq_device *q, uint32_t at)
 {
     uint32_t room = q->last + 1u - (uint16_t)(at - q->pushed_idx);
@@ -1937,7 +1959,8 @@ VIRTIO_INLINE int virtq_split_refill_(struct virtq_device *q, uint32_t at)
     return 1;
 }
 
-/* Walks the chain whose first descriptor is given (in registers). Ends: no more links than the queue has entries. */
+/* Walks the chain whose first descriptor is given (in registers). Ends: no more links than the
+ * queue has entries. */
 VIRTIO_OUTLINE int virtq_split_walk_(const struct virtq_device *q, struct virtq_chain *chain,
                                      struct virtq_seg seg, uint32_t flags_link)
 {
@@ -1992,7 +2015,8 @@ VIRTIO_INLINE int virtq_split_pop_(struct virtq_device *q, struct virtq_chain *c
     return virtq_split_walk_(q, chain, first.seg, first.flags | (uint32_t)first.link << 16);
 }
 
-/* Where the next used entry goes: with IN_ORDER over that of an open batch, unless it is flushed. */
+/* Where the next used entry goes: with IN_ORDER over that of an open batch, unless it is flushed.
+ */
 VIRTIO_INLINE uint16_t virtq_device_entry_(const struct virtq_device *q)
 {
     uint16_t pushed = q->pushed_idx;
@@ -2004,8 +2028,7 @@ VIRTIO_INLINE uint16_t virtq_device_entry_(const struct virtq_device *q)
 
 VIRTIO_INLINE void virtq_split_push_(struct virtq_device *q, uint32_t token, uint32_t written)
 {
-    struct virtq_split_used *entry =
-        virtq_used_slot_(q->device, q->last, virtq_device_entry_(q));
+    struct virtq_split_used *entry = virtq_used_slot_(q->device, q->last, virtq_device_entry_(q));
 
     q->pushed_idx++;
     VIRTIO_STORE32(&entry->id, virtq_order32_(q->flags, token));
@@ -2116,8 +2139,7 @@ VIRTIO_INLINE void virtq_packed_push_(struct virtq_device *q, uint32_t token, ui
 {
     uint32_t pushed = q->pushed_idx, pos = virtq_device_entry_(q);
     struct virtq_packed_desc *desc = virtq_pos_desc_(q->desc, pos);
-    uint16_t flags =
-        (uint16_t)(virtq_pos_used_(pos) | (written != 0 ? VIRTQ_DESC_FLAG_WRITE : 0));
+    uint16_t flags = (uint16_t)(virtq_pos_used_(pos) | (written != 0 ? VIRTQ_DESC_FLAG_WRITE : 0));
 
     q->pushed_idx = virtq_pos_add_(pushed, q->last, (token >> 16) + 1);
     VIRTIO_STORE32(&desc->len, virtq_order32_(q->flags, written));
@@ -2143,7 +2165,7 @@ VIRTIO_INLINE void virtq_packed_flush_(struct virtq_device *q)
 
 VIRTIO_INLINE bool virtq_packed_irq_due_(struct virtq_device *q)
 {
-    uint32_t old = q->signalled_idx, now = q->flushed_idx, last = q->last;
+    uint32_t old = q->signalled_idx, now = q->flushed_idx;
     uint16_t flags = q->flags;
     const void *area = q->driver;
 
@@ -2152,7 +2174,7 @@ VIRTIO_INLINE bool virtq_packed_irq_due_(struct virtq_device *q)
         q->flags = flags & (uint16_t)~VIRTQ_LATE_;
     /* [D] pairs with virtq_driver_irq_on(): our entries before its event word. */
     virtq_fence_full_(flags);
-    return virtq_packed_notify_due_(flags, virtq_event_get_(flags, area), now, old, last);
+    return virtq_packed_notify_due_(flags, virtq_event_get_(flags, area), now, old, q->last);
 }
 
 /* ---------------------------------------------------------------------------
@@ -2223,8 +2245,8 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_device_pop(struct virtq_device *q,
 }
 
 /**
- * Completes a popped buffer; the driver sees it at the next virtq_device_flush(). Any order, but with
- * IN_ORDER the order of pop (V-RES-04).
+ * Completes a popped buffer; the driver sees it at the next virtq_device_flush(). Any order, but
+ * with IN_ORDER the order of pop (V-RES-04).
  * @param token    virtq_chain::token of a buffer that was popped and not pushed yet
  * @param written  bytes written from the first writable one on; 0 if none
  * VIRTIO 2.7.8, 2.8.22; V-SPLIT-03, V-SPLIT-04, V-PACK-05 to V-PACK-07.
@@ -2266,8 +2288,8 @@ VIRTIO_INLINE void virtq_device_flush(struct virtq_device *q)
 }
 
 /**
- * Must the driver be interrupted for what was flushed since the last call? Call after each flush (at
- * the latest after 65535 buffers of a split ring). Contains the full fence.
+ * Must the driver be interrupted for what was flushed since the last call? Call after each flush
+ * (at the latest after 65535 buffers of a split ring). Contains the full fence.
  * VIRTIO 2.7.7, 2.8.10; V-EVT-01, V-EVT-03, V-LEG-08, V-PEVT-01.
  */
 VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_device_irq_due(struct virtq_device *q)
@@ -2321,8 +2343,8 @@ VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_device_kick_on(struct virtq_device *q)
 
 /**
  * The position to move to another device side, for migration or a restart. Flush first. Buffers
- * between pop and push stay in flight: hand their tokens to the new side, which pushes them as if it
- * had popped them.
+ * between pop and push stay in flight: hand their tokens to the new side, which pushes them as if
+ * it had popped them.
  */
 VIRTIO_INLINE struct virtq_position virtq_device_save(const struct virtq_device *q)
 {
@@ -2334,8 +2356,8 @@ VIRTIO_INLINE struct virtq_position virtq_device_save(const struct virtq_device 
     return at;
 }
 
-/** Continues at a saved position; call right after virtq_device_init(), with the same queue size. The
- *  values may come from anywhere.
+/** Continues at a saved position; call right after virtq_device_init(), with the same queue size.
+ * The values may come from anywhere.
  *  @return 0, or VIRTQ_ERR_POSITION (nothing changed) */
 VIRTIO_NODISCARD VIRTIO_INLINE int virtq_device_restore(struct virtq_device *q,
                                                         struct virtq_position at)

@@ -5,8 +5,9 @@
     bench/listing.py build/count/split round-trip
 
 Runs the program under callgrind and the disassembler, and shows each instruction that is executed at
-least once in ten operations, with how often an operation executes it. bench/count.sh builds the
-programs.
+least once in ten operations: how often, and in which call of the library; then the sum of each call.
+The compiler mixes neighbouring calls, so a line here and there is counted with the other. bench/count.sh
+builds the programs.
 """
 import re
 import subprocess
@@ -59,25 +60,42 @@ def load_offset(executed, program):
     sys.exit("listing.py: cannot match addresses")
 
 
+def calls(program, addresses):
+    """The public function of the library that each address was inlined from, or its own function."""
+    text = subprocess.run(["addr2line", "-e", program, "-a", "-f", "-i"], check=True, text=True,
+                          input="".join(f"{address:#x}\n" for address in addresses),
+                          capture_output=True).stdout
+    names, stack, address = {}, [], None
+    for line in text.splitlines() + ["0x0"]:
+        if re.match(r"0x[0-9a-f]+$", line):
+            if address is not None:
+                public = [name for name in stack if re.match(r"virtq_(driver|device)_.*[^_]$", name)]
+                names[address] = (public or stack)[-1]
+            stack, address = [], int(line, 16)
+        elif not re.search(r":[\d?]+( |$)", line):
+            stack.append(line.split(".")[0])
+    return names
+
+
 def main():
     if len(sys.argv) != 3 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
     program, case = sys.argv[1:]
     executed = counts(program, case)
-    offset, total, function = load_offset(executed, program), 0.0, None
-    for name, address, code in disassembly(program):
-        if name is not None:
-            function = name
-            continue
-        each = executed.get(address + offset, 0) / OPERATIONS
-        if each < 0.1:
-            continue
-        if function is not None:
-            print(f"{function}:")
-            function = None
-        print(f"  {each:5.2f}  {code}")
-        total += each
-    print(f"{total:.2f} instructions per operation")
+    offset = load_offset(executed, program)
+    rows = [(address, code, executed.get(address + offset, 0) / OPERATIONS)
+            for _, address, code in disassembly(program) if address is not None]
+    rows = [row for row in rows if row[2] >= 0.9]
+    names, sums = calls(program, [row[0] for row in rows]), {}
+    for address, code, each in rows:
+        name = names[address]
+        sums[name] = sums.get(name, 0) + each
+        code = re.sub(r"\s+", " ", re.sub(r"#.*<(.*)>|<.*>", r"\1", code)).strip()
+        print(f"{each:6.2f}  {name.replace('virtq_', ''):24}  {code}")
+    print()
+    for name, each in sums.items():
+        print(f"{each:6.2f}  {name}")
+    print(f"{sum(sums.values()):6.2f}  in all")
 
 
 if __name__ == "__main__":

@@ -84,6 +84,27 @@ for header in virtio_ring.h virtio_pci_caps.h virtio.h; do
     done
 done
 
+# What a program can leave out, each by itself.
+while read -r config; do
+    for header in virtio_ring.h virtio.h; do
+        for level in -O2 -Os; do
+            compile "x86-64 gcc $level $header $config" \
+                gcc -std=c11 $level $warn $bare "$emit" "-D$config" -I. "$dir/$header.c"
+        done
+        compile "ppc64 gcc $header $config" \
+            powerpc64-linux-gnu-gcc -std=c11 -O2 $warn $bare "$emit" "-D$config" -I. "$dir/$header.c"
+    done
+done <<END
+VIRTIO_HAVE_DRIVER=0
+VIRTIO_HAVE_DEVICE=0
+VIRTIO_RING_FLAGS=0
+VIRTIO_RING_FLAGS=VIRTQ_PACKED
+VIRTIO_RING_FLAGS=(VIRTQ_LEGACY|VIRTQ_FOREIGN_ENDIAN)
+VIRTIO_RING_ALWAYS=VIRTQ_PACKED
+VIRTIO_RING_ALWAYS=(VIRTQ_EVENT_IDX|VIRTQ_IN_ORDER)
+VIRTIO_FAST_PATHS=0
+END
+
 # Beside Linux's own headers, in either order.
 linux=
 for name in ring pci config ids types blk mmio; do

@@ -246,7 +246,7 @@ Test(packed_layout, ring_and_two_event_areas)
 
 Test(packed_layout, areas_point_into_one_piece)
 {
-    /* T-73: the driver area is the one that the driver writes */
+    /* L-VQ-02, T-73: the driver area is the one that the driver writes */
     static _Alignas(16) uint8_t mem[VIRTQ_PACKED_BYTES(5, 4)];
     static struct virtq_slot five[5];
 
@@ -576,7 +576,7 @@ Test(packed_driver, refuses_an_empty_buffer)
 
 Test(packed_driver, refuses_more_segments_than_the_queue_has_slots)
 {
-    /* D-PACK-07, D-IND-09: the entries of an indirect table count */
+    /* D-PACK-07, D-IND-09, D-VQ-02: the entries of an indirect table count */
     open_driver(5, TABLES);
     expect_add(3, 3, VIRTQ_ERR_TOO_LONG);
     expect_add(6, 0, VIRTQ_ERR_TOO_LONG);

@@ -189,6 +189,7 @@ Test(split_layout, smallest_alignment_packs_the_areas)
 
 Test(split_layout, areas_point_into_one_piece)
 {
+    /* L-VQ-02: descriptor, driver and device area */
     static _Alignas(4096) uint8_t mem[12288];
     static const uint8_t zero[12288];
     struct virtq_areas at = {.num = 0};
@@ -453,7 +454,7 @@ Test(split_driver, refuses_an_empty_buffer)
 
 Test(split_driver, refuses_more_segments_than_the_queue_has_entries)
 {
-    /* D-SPLIT-03, D-IND-05, T-58: the entries of an indirect table count */
+    /* D-SPLIT-03, D-IND-05, D-VQ-02, T-58: the entries of an indirect table count */
     struct virtq_buffer buffer = buffer_of(2, 3);
 
     open_driver(4, VIRTQ_INDIRECT);
@@ -1664,7 +1665,7 @@ Test(split_device, head_outside_the_table)
  * --------------------------------------------------------------------------- */
 Test(split_device, push_exposes_nothing_before_flush)
 {
-    /* V-SPLIT-03, V-SPLIT-05: entry {le32 id, le32 len} first, then idx */
+    /* V-SPLIT-03 to V-SPLIT-05, L-SPLIT-03, L-VQ-03: entry {le32 id, le32 len} first, then idx */
     uint64_t before;
 
     open_device(4, 0);
@@ -1877,6 +1878,47 @@ Test(split_device, wrong_positions_are_found_by_pop)
         cr_assert_eq(virtq_device_restore(&device, bad[i]), 0);
         raw_set_avail_idx(&ring, 2);
         cr_assert_eq(virtq_device_pop(&device, &chain), VIRTQ_ERR_AVAIL_IDX, "%zu", i);
+    }
+}
+
+/* ---------------------------------------------------------------------------
+ * Notifications that mean nothing
+ * --------------------------------------------------------------------------- */
+Test(split_driver, spurious_interrupts_are_harmless)
+{
+    /* D-VQ-03, L-EVT-08: there may be an interrupt with nothing used, whatever was asked for */
+    uint64_t before;
+
+    open_driver(8, VIRTQ_EVENT_IDX);
+    for (unsigned outstanding = 0; outstanding <= 8; outstanding++) {
+        virtq_driver_irq_off(&driver);
+        before = driver_hash();
+        for (unsigned times = 0; times < 3; times++)
+            cr_assert_eq(virtq_driver_take(&driver, &done), 0);
+        cr_assert_eq(driver_hash(), before);
+        if (outstanding != 8)
+            cr_assert_eq(add_writable(1, outstanding), 0);
+        virtq_driver_publish(&driver);
+    }
+    raw_complete(&ring, raw_avail_slot(&ring, 3), 1);
+    cr_assert_eq(virtq_driver_take(&driver, &done), 1);
+    cr_assert_eq(done.cookie, &cookies[3]);
+}
+
+Test(split_device, spurious_kicks_are_harmless)
+{
+    /* V-VQ-03, V-NOTE-01, L-EVT-08: a kick is a reason to look, the ring says what there is */
+    open_device(8, VIRTQ_EVENT_IDX);
+    for (uint16_t n = 0; n < 20; n++) {
+        virtq_device_kick_off(&device);
+        cr_assert_eq(virtq_device_pop(&device, &chain), 0);
+        cr_assert_eq(virtq_device_pop(&device, &chain), 0);
+        desc(n % 8u, 0x1000u * n, 1, RAW_WRITE, 0);
+        raw_offer(&ring, n % 8u);
+        cr_assert_eq(virtq_device_pop(&device, &chain), 1, "though no kick was asked for");
+        cr_assert_eq(segs[0].addr, 0x1000u * n);
+        virtq_device_push(&device, chain.token, 0);
+        virtq_device_flush(&device);
     }
 }
 

@@ -298,8 +298,8 @@ Test(life_cycle, unplugged_device_is_told_apart)
 
 Test(features, only_what_is_offered_wanted_and_known_is_accepted)
 {
-    /* RING_RESET where the transport has its register: the common configuration here ends at 56. */
-    static const uint32_t word_1[] = {0xfffc005f, 0, 0xfffc015f}; /* by enum function_view */
+    /* NOTIF_CONFIG_DATA and RING_RESET where the transport has their registers. */
+    static const uint32_t word_1[] = {0xfffc01df, 0, 0xfffc015f}; /* by enum function_view */
 
     EACH_VIEW(view) { /* D-FEAT-01, D-FEAT-02, D-FEAT-05, D-FEAT-06, D-LEG-10, T-12, T-37 */
         take_device(view);
@@ -479,6 +479,52 @@ Test(queues, set_up_on_every_transport)
         cr_expect_eq(rig.function.queue_address[2], GUEST + at.device);
         cr_expect_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup), VIRTIO_ERR_QUEUE_BUSY);
         cr_expect_eq(virtio_drv_queue_setup(&rig.drv, &queue, 1, &setup), VIRTIO_ERR_NO_QUEUE);
+    }
+}
+
+Test(queues, index_has_16_bits)
+{
+    /* L-VQ-01: 65536 virtqueues, 0 to 65535 */
+    take_device(FUNCTION_MMIO);
+    cr_assert_eq(negotiate(), 0);
+    rig.traced = 0;
+    cr_expect_eq(virtio_drv_queue_size(&rig.drv, 65535), 0, "there is one queue only");
+    cr_assert_gt(rig.traced, 0);
+    cr_expect_eq(rig.trace[0].offset, (uint32_t)VIRTIO_MMIO_REG_QUEUE_SEL);
+    cr_expect_eq(rig.trace[0].value, 65535u);
+}
+
+static uint32_t reset_register(enum function_view view)
+{
+    struct virtio_window *regs = &rig.drv.regs;
+
+    return view == FUNCTION_MMIO ? virtio_window_read32(regs, VIRTIO_MMIO_REG_QUEUE_RESET)
+                                 : virtio_window_read16(regs, VIRTIO_COMMON_QUEUE_RESET);
+}
+
+Test(queues, reset_alone_and_enabled_again_with_another_size)
+{
+    EACH_VIEW(view) { /* D-RR-01 to D-RR-03, V-RR-01 to V-RR-04 */
+        struct virtio_queue_setup setup = good_setup();
+
+        if (view == FUNCTION_PCI_LEGACY)
+            continue;
+        take_device(view);
+        virtio_features_add(&rig.function.offered, VIRTIO_FEATURE_RING_RESET);
+        cr_assert_eq(negotiate(), 0);
+        cr_expect_eq(reset_register(view), 0);
+        for (uint16_t num = SIZE; num != 0; num = (uint16_t)(num / 2)) {
+            setup.num = num;
+            cr_assert_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup), 0);
+            cr_expect(rig.function.queue_enabled);
+            cr_expect_eq(rig.function.queue_size, num);
+            cr_expect_eq(reset_register(view), 0);
+            cr_assert_eq(virtio_drv_queue_reset(&rig.drv, &queue), 0);
+            cr_expect_not(rig.function.queue_enabled);
+            cr_expect_eq(reset_register(view), 0);
+            cr_expect_eq(virtio_drv_queue_size(&rig.drv, 0), SIZE, "its maximum again");
+        }
+        cr_expect_eq(rig.function.status & VIRTIO_STATUS_NEEDS_RESET, 0);
     }
 }
 
@@ -791,11 +837,38 @@ Test(blk, reads_writes_flushes_and_names)
         memset(guest + DATA, 0x5a, 512);
         cr_assert_eq(blk_write(&rig.blk, 127, data(0, 512)), 0);
         cr_expect_eq(memcmp(rig.medium + 127 * 512, guest + DATA, 512), 0);
+        for (unsigned i = 0; i < 512; i++) /* V-SPLIT-01: what is readable is not written */
+            cr_assert_eq(guest[DATA + i], 0x5a);
         cr_expect_eq(blk_flush(&rig.blk), 0);
         cr_assert_eq(blk_get_id(&rig.blk, id), 0);
         cr_expect_str_eq(id, "serial 1");
         cr_expect_eq(blk_stop(&rig.blk), 0);
         cr_expect_eq(rig.function.status, 0);
+    }
+}
+
+Test(blk, every_feature_of_the_ring)
+{
+    static const unsigned bits[] = {VIRTIO_FEATURE_RING_PACKED, VIRTIO_FEATURE_IN_ORDER,
+                                    VIRTIO_FEATURE_ORDER_PLATFORM, VIRTIO_FEATURE_NOTIFICATION_DATA,
+                                    VIRTIO_FEATURE_NOTIF_CONFIG_DATA, VIRTIO_FEATURE_RING_RESET};
+
+    EACH_VIEW(view) { /* the front-end names none of them */
+        for (unsigned set = 0; set < 1u << 6 && view != FUNCTION_PCI_LEGACY; set++) {
+            take_device(view);
+            for (unsigned i = 0; i < 6; i++)
+                if (set >> i & 1)
+                    virtio_features_add(&rig.function.offered, bits[i]);
+            cr_assert_eq(start_blk(), 0);
+            cr_expect_eq(virtio_features_has(&rig.drv.accepted, bits[0]), set & 1);
+            for (unsigned times = 0; times < 40; times++)
+                cr_assert_eq(blk_read(&rig.blk, times, data(0, 1024)), 0);
+            cr_expect_eq(memcmp(guest + DATA, rig.medium + 39 * 512, 1024), 0);
+            memset(guest + DATA, (int)set, 512);
+            cr_assert_eq(blk_write(&rig.blk, 127, data(0, 512)), 0);
+            cr_expect_eq(memcmp(rig.medium + 127 * 512, guest + DATA, 512), 0);
+            cr_expect_eq(blk_stop(&rig.blk), 0);
+        }
     }
 }
 

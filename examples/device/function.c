@@ -9,6 +9,7 @@ enum {
     CONFIG_AT = 0x2000,
     NOTIFY_AT = 0x3000,
     NOTIFY_MULTIPLIER = 4,
+    COMMON_LENGTH = VIRTIO_COMMON_QUEUE_RESET + 2,
     PAGE = 0x1000
 };
 
@@ -142,8 +143,19 @@ static void set_queue_page(struct function *f, uint32_t page)
     enable_queue(f);
 }
 
-static void notified(struct function *f, uint32_t index)
+/* RING_RESET: takes effect at once, so that the register never reads 1 (V-RR-01 to V-RR-03). */
+static void reset_queue(struct function *f, uint32_t value)
 {
+    if (value == 1 && virtio_features_has(&f->accepted, VIRTIO_FEATURE_RING_RESET)) {
+        f->queue_enabled = false;
+        f->queue_size = f->queue_max;
+    }
+}
+
+/* The content is a hint: what is available says the ring (V-NOTE-01). */
+static void notified(struct function *f, uint32_t value)
+{
+    uint32_t index = value & 0xffff;
     bool live = legacy(f) || (f->status & VIRTIO_STATUS_DRIVER_OK); /* V-STATUS-01, V-LEG-02 */
 
     if (index == 0 && f->queue_enabled && live && !(f->status & VIRTIO_STATUS_NEEDS_RESET))
@@ -194,6 +206,10 @@ static void mmio_write_queue(struct function *f, uint32_t offset, uint32_t value
 {
     if (!queue_selected(f))
         return;
+    if (offset == VIRTIO_MMIO_REG_QUEUE_RESET) {
+        reset_queue(f, value);
+        return;
+    }
     if (offset == VIRTIO_MMIO_REG_QUEUE_READY) {
         if ((value & 1) == 0)
             f->queue_enabled = false;
@@ -232,7 +248,8 @@ static void mmio_write(struct function *f, uint32_t offset, unsigned width, uint
     case VIRTIO_MMIO_REG_QUEUE_DRIVER:
     case VIRTIO_MMIO_REG_QUEUE_DRIVER + 4:
     case VIRTIO_MMIO_REG_QUEUE_DEVICE:
-    case VIRTIO_MMIO_REG_QUEUE_DEVICE + 4: mmio_write_queue(f, offset, value); break;
+    case VIRTIO_MMIO_REG_QUEUE_DEVICE + 4:
+    case VIRTIO_MMIO_REG_QUEUE_RESET: mmio_write_queue(f, offset, value); break;
     default: break;
     }
 }
@@ -255,13 +272,17 @@ static uint32_t common_read(const struct function *f, uint32_t offset)
     case VIRTIO_COMMON_QUEUE_SIZE: return selected ? f->queue_size : 0;
     case VIRTIO_COMMON_QUEUE_MSIX_VECTOR: return 0xffff;
     case VIRTIO_COMMON_QUEUE_ENABLE: return selected && f->queue_enabled;
-    default: return 0; /* queue_notify_off of queue 0 among them */
+    default: return 0; /* among them queue_notify_off, queue_notif_config_data and queue_reset */
     }
 }
 
 static void common_write_queue(struct function *f, uint32_t offset, uint32_t value)
 {
-    if (!queue_selected(f) || f->queue_enabled)
+    if (!queue_selected(f))
+        return;
+    if (offset == VIRTIO_COMMON_QUEUE_RESET)
+        reset_queue(f, value);
+    if (f->queue_enabled || offset > VIRTIO_COMMON_QUEUE_DEVICE + 4)
         return;
     if (offset == VIRTIO_COMMON_QUEUE_ENABLE && value == 1)
         enable_queue(f);
@@ -280,7 +301,7 @@ static void common_write(struct function *f, uint32_t offset, uint32_t value)
     case VIRTIO_COMMON_DEVICE_STATUS: set_status(f, (uint8_t)value); break;
     case VIRTIO_COMMON_QUEUE_SELECT: f->queue_select = (uint16_t)value; break;
     default:
-        if ((offset & 1) == 0 && offset < VIRTIO_COMMON_LENGTH)
+        if ((offset & 1) == 0 && offset < COMMON_LENGTH)
             common_write_queue(f, offset, value);
     }
 }
@@ -345,7 +366,7 @@ static const struct capability {
     uint8_t at, next, length, type;
     uint32_t offset, size, extra;
 } capabilities[] = {
-    {0x40, 0x50, 16, 1, COMMON_AT, VIRTIO_COMMON_LENGTH, 0},
+    {0x40, 0x50, 16, 1, COMMON_AT, COMMON_LENGTH, 0},
     {0x50, 0x64, 20, 2, NOTIFY_AT, PAGE, NOTIFY_MULTIPLIER},
     {0x64, 0x74, 16, 3, ISR_AT, 1, 0},
     {0x74, 0x84, 16, 4, CONFIG_AT, PAGE, 0},
