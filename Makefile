@@ -16,7 +16,7 @@ QTEST_BLK = examples/hosts/qtest_blk.c examples/hosts/job.c examples/driver/blk.
 QTEST_RNG = examples/hosts/qtest_rng.c examples/hosts/entropy.c examples/driver/rng.c $(QTEST)
 ALL_HEADERS = $(HEADERS) $(wildcard examples/*/*.h)
 
-.PHONY: help demo qtest check headers qemu bench-count size ablation docs install clean
+.PHONY: help demo qtest check headers qemu bench-count size ablation fuzz docs install clean
 
 help:
 	@echo 'make demo [DISK=file] [TRANSPORT=t]  both ends of a block device in one process'
@@ -26,6 +26,7 @@ help:
 	@echo 'make headers      compile the headers alone for every CPU'
 	@echo 'make bench-count  instructions per ring operation, under callgrind'
 	@echo 'make size         bytes of code for three CPUs, and of state'
+	@echo 'make fuzz [FUZZ_TIME=seconds]  a hostile peer for either side of a queue'
 	@echo 'make ablation     take out each memory barrier once and see the tests fail'
 	@echo 'make docs         API documentation in build/docs/html'
 	@echo 'make clean        remove build/'
@@ -64,6 +65,16 @@ size:
 # Each ordered access and fence taken out once: do the tests notice?
 ablation:
 	tests/ablation.sh
+
+# A hostile peer for either side of a queue, FUZZ_TIME seconds long (clang). Inputs that found something
+# new are kept in build/fuzz; one that fails is named at the end.
+FUZZ_TIME ?= 60
+fuzz: | $(BUILD)
+	mkdir -p $(BUILD)/fuzz
+	clang -std=c11 -O1 -g $(WARN) -I. -fsanitize=fuzzer,address,undefined \
+	    -fno-sanitize-recover=all tests/fuzz_ring.c -o $(BUILD)/fuzz_ring
+	cd $(BUILD)/fuzz && ../fuzz_ring -max_total_time=$(FUZZ_TIME) -max_len=4096 -timeout=5 \
+	    -print_final_stats=1 .
 
 docs: | $(BUILD)
 	doxygen Doxyfile

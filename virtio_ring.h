@@ -869,12 +869,14 @@ VIRTIO_INLINE int virtq_check_areas_(const struct virtq_areas *areas)
 /* ---------------------------------------------------------------------------
  * 6. Split ring, driver side
  * --------------------------------------------------------------------------- */
+/* Nothing is added any more, so that free_head has room for the cause; nothing is published, and
+ * nothing is looked for. */
 VIRTIO_OUTLINE int virtq_driver_broken_by_(struct virtq_driver *q, int err)
 {
-    q->flags |= VIRTQ_BROKEN_;
-    q->free_count = 0;               /* nothing is added any more, */
-    q->free_head = (uint16_t)-err;   /* so that this has room for the cause, */
-    q->taken_idx = q->published_idx; /* and nothing is looked for */
+    q->flags = (uint16_t)((q->flags & ~VIRTQ_HELD_) | VIRTQ_BROKEN_);
+    q->free_count = 0;
+    q->free_head = (uint16_t)-err;
+    q->added_idx = q->taken_idx = q->published_idx;
     return err;
 }
 
@@ -1511,8 +1513,8 @@ VIRTIO_INLINE int virtq_split_take_in_order_(struct virtq_driver *q, struct virt
 /* Takes the next of the completions that are known to be there. */
 VIRTIO_INLINE int virtq_split_take_next_(struct virtq_driver *q, struct virtq_done *done)
 {
-    uint32_t taken = q->taken_idx, id, len;
-    const struct virtq_split_used *entry = virtq_used_slot_(q->device, q->last, taken);
+    const struct virtq_split_used *entry = virtq_used_slot_(q->device, q->last, q->taken_idx);
+    uint32_t id, len;
 
     if (virtq_has_(q->flags, VIRTQ_IN_ORDER))
         return virtq_split_take_in_order_(q, done);
@@ -1520,7 +1522,7 @@ VIRTIO_INLINE int virtq_split_take_next_(struct virtq_driver *q, struct virtq_do
     len = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->len));
     if (!virtq_driver_used_one_(q, id, len))
         return virtq_driver_complete_any_(q, id, len, done);
-    q->taken_idx = (uint16_t)(taken + 1);
+    q->taken_idx++;
     done->written = len;
     virtq_driver_complete_(q, id, &q->slots[id], done);
     return 1;
@@ -1763,24 +1765,8 @@ VIRTIO_OUTLINE int virtq_device_broken_by_(struct virtq_device *q, int err)
 {
     q->flags |= VIRTQ_BROKEN_;
     q->error = (int16_t)err;
-    /* Every slot counts as in flight: the next pop takes none, and looks why. What really is in
-     * flight can still be pushed. */
-    q->popped_idx = virtq_is_packed_(q->flags) ? q->pushed_idx ^ VIRTQ_WRAP_
-                                               : (uint16_t)(q->pushed_idx + q->last + 1);
-    q->seen_idx = q->popped_idx;
+    q->seen_idx = q->popped_idx; /* split: the next pop looks again, and finds out */
     return err;
-}
-
-/* More is available than there are descriptors that are not in flight. */
-VIRTIO_OUTLINE int virtq_device_overfull_(struct virtq_device *q)
-{
-    return q->flags & VIRTQ_BROKEN_ ? VIRTQ_ERR_BROKEN
-                                    : virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_IDX);
-}
-/* Nothing is available, and nothing will be in a broken queue. */
-VIRTIO_INLINE int virtq_device_empty_(const struct virtq_device *q)
-{
-    return q->flags & VIRTQ_BROKEN_ ? VIRTQ_ERR_BROKEN : 0;
 }
 
 /* A descriptor of either format in private memory: what is checked is what is used (V-SPLIT-07,
@@ -1946,15 +1932,17 @@ VIRTIO_INLINE uint16_t virtq_split_avail_idx_(const struct virtq_device *q)
 /* Looks for newly available buffers from `at` on: 1 if there are, 0 if not. The index may be ahead
  * of what was pushed by the queue size at most, since every buffer holds a descriptor until then.
  */
-VIRTIO_INLINE int virtq_split_refill_(struct virtq_device *q, uint32_t at)
+VIRTIO_INLINE int virtq_split_refill_(struct virtq_device *q, uint32_t at, uint32_t last)
 {
-    uint32_t room = q->last + 1u - (uint16_t)(at - q->pushed_idx);
+    uint32_t room = last + 1 - (uint16_t)(at - q->pushed_idx);
     uint32_t idx = virtq_split_avail_idx_(q), more = (uint16_t)(idx - at);
 
-    if (VIRTIO_UNLIKELY(more == 0))
-        return virtq_device_empty_(q);
+    if (VIRTIO_UNLIKELY(q->flags & VIRTQ_BROKEN_))
+        return VIRTQ_ERR_BROKEN;
+    if (more == 0)
+        return 0;
     if (VIRTIO_UNLIKELY(more > room))
-        return virtq_device_overfull_(q);
+        return virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_IDX);
     q->seen_idx = (uint16_t)idx;
     return 1;
 }
@@ -1990,17 +1978,17 @@ VIRTIO_OUTLINE int virtq_split_walk_(const struct virtq_device *q, struct virtq_
 VIRTIO_INLINE int virtq_split_pop_(struct virtq_device *q, struct virtq_chain *chain)
 {
     const struct virtq_split_desc *desc = (const struct virtq_split_desc *)q->desc;
-    uint32_t at = q->popped_idx, last, head;
+    uint32_t at = q->popped_idx, last = q->last, head;
+    void *avail = q->driver;
     struct virtq_desc_ first;
 
     if (at == q->seen_idx) {
-        int more = virtq_split_refill_(q, at);
+        int more = virtq_split_refill_(q, at, last);
 
         if (VIRTIO_UNLIKELY(more <= 0))
             return more;
     }
-    last = q->last;
-    head = virtq_order16_(q->flags, VIRTIO_LOAD16(virtq_avail_slot_(q->driver, last, at)));
+    head = virtq_order16_(q->flags, VIRTIO_LOAD16(virtq_avail_slot_(avail, last, at)));
     if (VIRTIO_UNLIKELY(head > last))
         return virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_HEAD);
     q->popped_idx = (uint16_t)(at + 1);
@@ -2118,10 +2106,12 @@ VIRTIO_INLINE int virtq_packed_pop_(struct virtq_device *q, struct virtq_chain *
     int32_t flags = virtq_packed_avail_flags_(q, pos);
     struct virtq_desc_ first;
 
+    if (VIRTIO_UNLIKELY(q->flags & VIRTQ_BROKEN_))
+        return VIRTQ_ERR_BROKEN;
     if (flags < 0)
-        return virtq_device_empty_(q);
+        return 0;
     if (VIRTIO_UNLIKELY((pos ^ q->pushed_idx) == VIRTQ_WRAP_)) /* every slot is in flight */
-        return virtq_device_overfull_(q);
+        return virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_IDX);
     first.seg.addr = virtq_order64_(q->flags, VIRTIO_LOAD64(&desc->addr));
     first.seg.len = virtq_order32_(q->flags, VIRTIO_LOAD32(&desc->len));
     first.flags = (uint16_t)flags;

@@ -1118,6 +1118,24 @@ Test(packed_driver, buffer_completed_before_it_is_published_comes_back_once)
     expect_violation(VIRTQ_ERR_USED_ID, 1);
 }
 
+Test(packed_driver, broken_queue_publishes_nothing_and_takes_nothing)
+{
+    /* D-PACK-13: what was added and not published stays with the driver */
+    open_driver(4, PACKED);
+    cr_assert_eq(add_writable(8, 0), 0);
+    virtq_driver_publish(&driver);
+    cr_assert_eq(add_writable(8, 1), 0);
+    rawp_use(&ring, &peer, 99, 0, 0, 1);
+    cr_assert_eq(virtq_driver_take(&driver, &done), VIRTQ_ERR_USED_ID);
+    virtq_driver_publish(&driver);
+    cr_assert_not(rawp_is_avail(&ring, place(1, true)));
+    for (unsigned id = 0; id < 4; id++) {
+        rawp_use(&ring, &peer, id, 0, 0, 1);
+        cr_assert_eq(virtq_driver_take(&driver, &done), VIRTQ_ERR_BROKEN);
+    }
+    cr_assert_eq(virtq_driver_error(&driver), VIRTQ_ERR_USED_ID);
+}
+
 Test(packed_driver, used_len_beyond_the_writable_bytes)
 {
     /* D-PACK-13: len <= writable bytes where WRITE is set; readable ones do not count */
@@ -1953,6 +1971,7 @@ Test(packed_device, broken_queue_completes_what_is_in_flight_or_nothing)
         for (unsigned i = 0; i < 2; i++)
             virtq_device_push(&device, tokens[i], 7 + i);
         virtq_device_flush(&device);
+        cr_assert_eq(virtq_device_pop(&device, &chain), VIRTQ_ERR_BROKEN, "and pops no more");
         if (hash(1, ring.desc, rawp_desc_bytes(5)) == before)
             continue;
         cr_assert(rawp_collect(&ring, &peer, 0, 7, true, 1));

@@ -1882,6 +1882,48 @@ Test(split_device, wrong_positions_are_found_by_pop)
 }
 
 /* ---------------------------------------------------------------------------
+ * Broken stays broken
+ * --------------------------------------------------------------------------- */
+Test(split_driver, broken_queue_publishes_nothing_and_takes_nothing)
+{
+    /* D-SPLIT-12: what was added and not published stays with the driver */
+    open_driver(4, 0);
+    cr_assert_eq(add_writable(8, 0), 0);
+    virtq_driver_publish(&driver);
+    cr_assert_eq(add_writable(8, 1), 0);
+    raw_complete(&ring, 99, 0);
+    cr_assert_eq(virtq_driver_take(&driver, &done), VIRTQ_ERR_USED_ID);
+    virtq_driver_publish(&driver);
+    cr_assert_eq(raw_avail_idx(&ring), 1);
+    raw_set_used_slot(&ring, 0, raw_avail_slot(&ring, 0), 0);
+    for (uint16_t idx = 0; idx < 6; idx++) {
+        raw_set_used_idx(&ring, idx);
+        cr_assert_eq(virtq_driver_take(&driver, &done), VIRTQ_ERR_BROKEN);
+    }
+    cr_assert_eq(virtq_driver_error(&driver), VIRTQ_ERR_USED_ID);
+}
+
+Test(split_device, broken_queue_pops_nothing_though_buffers_are_pushed)
+{
+    /* V-SPLIT-06 */
+    open_device(4, 0);
+    for (uint16_t i = 0; i < 3; i++) {
+        desc(i, 0x1000, 1, RAW_WRITE, 0);
+        raw_offer(&ring, i);
+        cr_assert_eq(virtq_device_pop(&device, &chain), 1);
+    }
+    raw_offer(&ring, 77);
+    cr_assert_eq(virtq_device_pop(&device, &chain), VIRTQ_ERR_AVAIL_HEAD);
+    for (uint32_t i = 0; i < 3; i++) {
+        virtq_device_push(&device, i, 0);
+        virtq_device_flush(&device);
+        raw_offer(&ring, 0);
+        cr_assert_eq(virtq_device_pop(&device, &chain), VIRTQ_ERR_BROKEN);
+    }
+    cr_assert_eq(virtq_device_error(&device), VIRTQ_ERR_AVAIL_HEAD);
+}
+
+/* ---------------------------------------------------------------------------
  * Notifications that mean nothing
  * --------------------------------------------------------------------------- */
 Test(split_driver, spurious_interrupts_are_harmless)
