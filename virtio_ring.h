@@ -617,9 +617,10 @@ VIRTIO_INLINE bool virtq_event_due(uint16_t event, uint16_t now, uint16_t old)
  * --------------------------------------------------------------------------- */
 enum {
     /* In flags of either side, beside enum virtq_flag. */
-    VIRTQ_HELD_FLAGS_ = 0x0007, /* driver, packed: WRITE, NEXT, INDIRECT of the head held back */
-    VIRTQ_HELD_ = 0x0800,       /* driver, packed: there is one */
-    VIRTQ_LATE_ = 0x4000,       /* packed: more than a lap since the last decision to notify */
+    VIRTQ_HELD_FLAGS_ = 0x0007,  /* driver, packed: WRITE, NEXT, INDIRECT of the head held back */
+    VIRTQ_HELD_ = 0x0800,        /* driver, packed: there is one */
+    VIRTQ_EVENT_MODE_ = 3 << 16, /* in an event word */
+    VIRTQ_LATE_ = 0x4000,        /* packed: more than a lap since the last decision to notify */
     VIRTQ_BROKEN_ = 0x8000,
     VIRTQ_WRAP_ = 0x8000,                                         /* in a packed position */
     VIRTQ_LAP_ = VIRTQ_DESC_FLAG_AVAIL | VIRTQ_DESC_FLAG_USED,    /* in packed flags */
@@ -806,18 +807,29 @@ VIRTIO_INLINE bool virtq_pos_event_due_(uint32_t event, uint32_t now, uint32_t o
     return virtq_event_due((uint16_t)event, (uint16_t)slot, (uint16_t)(slot - passed));
 }
 
-/* Must the peer whose event word is `event` be told of the slots from the last decision at `old` on
- * to `now`? The reserved mode counts as enabled (D-PEVT-03). */
-VIRTIO_INLINE bool virtq_packed_notify_due_(uint16_t flags, uint32_t event, uint32_t now,
-                                            uint32_t old, uint32_t last)
+/* Must the peer whose event word is `event` be told of the slots from *decided on to `now`? Makes
+ * `now` the place of the last decision, and settles the LATE of `flags`. The reserved mode counts
+ * as enabled (D-PEVT-03). */
+VIRTIO_INLINE bool virtq_packed_notify_due_(uint16_t *flags, uint16_t *decided, uint32_t event,
+                                            uint32_t now, const uint16_t *last)
 {
-    uint32_t mode = event >> 16 & 3;
+    uint32_t mode = event & VIRTQ_EVENT_MODE_, old;
 
-    if (mode == VIRTQ_EVENT_DISABLE)
+    if (VIRTIO_UNLIKELY(*flags & VIRTQ_LATE_)) {
+        *flags &= (uint16_t)~VIRTQ_LATE_;
+        *decided = (uint16_t)now;
+        return mode != VIRTQ_EVENT_DISABLE << 16;
+    }
+    if (mode == VIRTQ_EVENT_DISABLE << 16) {
+        *decided = (uint16_t)now;
         return false;
-    if (VIRTIO_UNLIKELY(flags & VIRTQ_LATE_))
-        return true;
-    return mode == VIRTQ_EVENT_DESC ? virtq_pos_event_due_(event, now, old, last) : now != old;
+    }
+    old = *decided;
+    *decided = (uint16_t)now;
+    if (mode != VIRTQ_EVENT_DESC << 16)
+        return now != old;
+    virtq_rarely_();
+    return virtq_pos_event_due_(event, now, old, *last);
 }
 VIRTIO_INLINE uint32_t virtq_event_get_(uint16_t flags, const void *area)
 {
@@ -1099,16 +1111,12 @@ VIRTIO_INLINE void virtq_packed_publish_(struct virtq_driver *q)
 
 VIRTIO_INLINE bool virtq_packed_kick_due_(struct virtq_driver *q)
 {
-    uint32_t old = q->kicked_idx, now = q->published_idx;
-    uint16_t flags = q->flags;
-    const void *area = q->device;
+    uint32_t now = q->published_idx, event;
 
-    q->kicked_idx = (uint16_t)now;
-    if (VIRTIO_UNLIKELY(flags & VIRTQ_LATE_))
-        q->flags = flags & (uint16_t)~VIRTQ_LATE_;
     /* [C] pairs with virtq_device_kick_on(): our head before its event word. */
-    virtq_fence_full_(flags);
-    return virtq_packed_notify_due_(flags, virtq_event_get_(flags, area), now, old, q->last);
+    virtq_fence_full_(q->flags);
+    event = virtq_event_get_(q->flags, q->device);
+    return virtq_packed_notify_due_(&q->flags, &q->kicked_idx, event, now, &q->last);
 }
 
 /* Flags of the next used descriptor, or -1 if it is not used yet. [B] pairs with
@@ -2155,16 +2163,12 @@ VIRTIO_INLINE void virtq_packed_flush_(struct virtq_device *q)
 
 VIRTIO_INLINE bool virtq_packed_irq_due_(struct virtq_device *q)
 {
-    uint32_t old = q->signalled_idx, now = q->flushed_idx;
-    uint16_t flags = q->flags;
-    const void *area = q->driver;
+    uint32_t now = q->flushed_idx, event;
 
-    q->signalled_idx = (uint16_t)now;
-    if (VIRTIO_UNLIKELY(flags & VIRTQ_LATE_))
-        q->flags = flags & (uint16_t)~VIRTQ_LATE_;
     /* [D] pairs with virtq_driver_irq_on(): our entries before its event word. */
-    virtq_fence_full_(flags);
-    return virtq_packed_notify_due_(flags, virtq_event_get_(flags, area), now, old, q->last);
+    virtq_fence_full_(q->flags);
+    event = virtq_event_get_(q->flags, q->driver);
+    return virtq_packed_notify_due_(&q->flags, &q->signalled_idx, event, now, &q->last);
 }
 
 /* ---------------------------------------------------------------------------
