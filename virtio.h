@@ -645,7 +645,7 @@ VIRTIO_INLINE uint32_t virtio_drv_allowed_(const struct virtio_drv *drv, unsigne
     for (unsigned i = 0; i < VIRTIO_RING_BITS_; i++) {
         struct virtio_ring_bit_ ring = virtio_ring_bit_at_(i);
 
-        if (ring.bit / 32u == word && (ring.flag & (VIRTIO_RING_FLAGS | VIRTIO_RING_ALWAYS)) != 0)
+        if (ring.bit / 32u == word && (ring.flag & VIRTQ_CAN_) != 0)
             bits |= 1u << (ring.bit % 32);
     }
     if (word == 0 && drv->transport->legacy)
@@ -872,7 +872,8 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_setup(const struct virtio_dr
 /**
  * Takes one queue out of service while the others go on, and waits until the device says so. The
  * caller then takes back what is outstanding with virtq_driver_detach() and may set the queue up
- * again, with another size and other memory.
+ * again, with another size and other memory. The relax hook must not touch other registers of this
+ * device meanwhile: they may be behind the same queue select.
  * @return 0; VIRTIO_ERR_NO_RESET; VIRTIO_ERR_TIMEOUT: the queue is still the device's
  * VIRTIO 2.6.1; D-RR-01 to D-RR-04.
  */

@@ -44,12 +44,14 @@
  *     3. Types
  *     4. Layout
  *     5. Shared internals
- *     6. Split ring, driver side
- *     7. Packed ring, driver side
- *     8. Driver side
- *     9. Split ring, device side
- *     10. Packed ring, device side
- *     11. Device side
+ *     6. Driver side, what both formats share
+ *     7. Split ring, driver side
+ *     8. Packed ring, driver side
+ *     9. Driver side
+ *     10. Device side, what both formats share
+ *     11. Split ring, device side
+ *     12. Packed ring, device side
+ *     13. Device side
  */
 #ifndef VIRTIO_RING_H
 #define VIRTIO_RING_H
@@ -69,7 +71,8 @@
  * @defgroup virtq_config Ring configuration
  * Facts of the platform, and what to leave out. Each macro can be defined before this file is
  * included, or in the file named by VIRTIO_CONFIG_FILE; it must then be the same in the whole
- * program. None of them changes the layout of a struct.
+ * program. None of them changes the layout of a struct. Macros that stand together under one
+ * comment are defined together, all or none.
  * @{
  */
 
@@ -94,7 +97,7 @@
 #endif
 
 /** 1: buffers of one descriptor take a short way of their own, beside the one for all. Default: 0
- * where the compiler optimises for size. */
+ * where the compiler optimises for size; it may differ from file to file. */
 #ifndef VIRTIO_FAST_PATHS
 #ifdef __OPTIMIZE_SIZE__
 #define VIRTIO_FAST_PATHS 0
@@ -103,7 +106,8 @@
 #endif
 #endif
 
-/** Linkage of every function. Default: `static inline`. */
+/** Linkage of the functions. Default: `static inline`. Whoever gives them external linkage gives it
+ *  to VIRTIO_OUTLINE as well. */
 #ifndef VIRTIO_INLINE
 #define VIRTIO_INLINE static inline
 #endif
@@ -153,7 +157,7 @@
 /** One load or store; ordered only by the fences around it. Loads are of what the peer may be
  * writing: a volatile access, so that it is one. Stores are of what nobody looks at before the
  * release store that follows; the struct tells the compiler that they change no 16-bit field of a
- * queue. */
+ * queue. Code that looks into ring memory otherwise does so byte by byte. */
 #ifndef VIRTIO_LOAD16
 struct virtq_cell16_ {
     uint16_t value;
@@ -292,10 +296,11 @@ enum virtq_flag {
 /** Errors of this file: always negative. Names and meaning: virtq_err_name(). */
 enum virtq_err {
     /* the caller's own doing; nothing was changed */
-    VIRTQ_ERR_SIZE = -1,     /**< queue size 0, above 32768 or, split, not a power of two */
-    VIRTQ_ERR_ALIGN = -2,    /**< an area is not aligned (16, 2 and 4 bytes; packed 16, 4 and 4) or
-                                  NULL */
-    VIRTQ_ERR_FLAGS = -3,    /**< flags that exclude each other, or a format not compiled in */
+    VIRTQ_ERR_SIZE = -1,  /**< queue size 0, above 32768 or, split, not a power of two */
+    VIRTQ_ERR_ALIGN = -2, /**< an area is not aligned (16, 2 and 4 bytes; packed 16, 4 and 4) or
+                               NULL */
+    VIRTQ_ERR_FLAGS = -3, /**< flags that exclude each other, are not in VIRTIO_RING_FLAGS, or lack
+                             one of VIRTIO_RING_ALWAYS */
     VIRTQ_ERR_POSITION = -4, /**< a position that no queue of this size can have */
     VIRTQ_ERR_EMPTY = -5,    /**< a buffer needs at least one segment (L-VQ-04) */
     VIRTQ_ERR_LENGTH = -6,   /**< a buffer holds more than 2^32 bytes (D-SPLIT-02) */
@@ -340,10 +345,10 @@ struct virtq_buffer {
 };
 
 /** Memory for one indirect table, `capacity` entries of 16 bytes. It must stay untouched from the
- *  add that used it until the buffer's completion. Both sides may access it at any alignment. */
+ *  add that used it until the buffer's completion. */
 struct virtq_table {
     void *mem;     /**< where this CPU writes it; 8-byte aligned */
-    uint64_t addr; /**< where the device reads it */
+    uint64_t addr; /**< where the device reads it; no rule of alignment */
     uint16_t capacity;
 };
 
@@ -387,7 +392,7 @@ struct virtq_offsets {
 struct virtq_slot {
     void *cookie;
     uint32_t writable; /**< of an outstanding buffer: bytes the device may write */
-    uint16_t next;     /**< chain or free list; IN_ORDER: a mark, see virtq_driver_batch_end_() */
+    uint16_t next;     /**< chain or free list; IN_ORDER: a mark, VIRTQ_MARK_ */
     uint16_t count;    /**< descriptors of the buffer; 0: not the head of an outstanding one */
 };
 
@@ -439,7 +444,7 @@ enum {
 };
 
 /**
- * Driver side of a queue. Private; zero it, then virtq_driver_init(). A live queue may be moved:
+ * Driver side of a queue. Private; no call before virtq_driver_init(). A live queue may be moved:
  * copy the struct and the slots, and point `slots` to the copy.
  *
  * Positions (`added_idx` and so on): in a split ring free-running 16-bit counters, so that only
@@ -454,7 +459,7 @@ struct virtq_driver {
     /* Fields written together are not neighbours: merging their stores costs more than it saves. */
     uint16_t last; /**< highest entry: queue size - 1, the mask of free-running indices */
     uint16_t free_head;
-    uint16_t flags; /**< enum virtq_flag, whether broken, and the first head held back (packed) */
+    uint16_t flags;         /**< enum virtq_flag, and state: see VIRTQ_HELD_ */
     uint16_t free_count;    /**< 0 in a broken queue, so that add need not look further */
     uint16_t kicked_idx;    /**< published_idx at the last decision to kick */
     uint16_t added_idx;     /**< where the next buffer is made available */
@@ -471,7 +476,7 @@ struct virtq_driver {
  */
 typedef const void *(*virtq_map_fn)(void *ctx, uint64_t addr, uint32_t len);
 
-/** Device side of a queue. Private; zero it, then virtq_device_init(). Positions as in struct
+/** Device side of a queue. Private; no call before virtq_device_init(). Positions as in struct
  *  virtq_driver. */
 struct virtq_device {
     void *desc;
@@ -481,7 +486,7 @@ struct virtq_device {
     void *map_ctx;
     uint16_t last;
     uint16_t popped_idx;    /**< next buffer to pop */
-    uint16_t flags;         /**< enum virtq_flag, and whether broken */
+    uint16_t flags;         /**< enum virtq_flag, and state: see VIRTQ_LATE_ */
     uint16_t pushed_idx;    /**< up to here buffers are completed */
     uint16_t seen_idx;      /**< split: avail idx as last read and checked */
     uint16_t flushed_idx;   /**< what the driver may see ends here */
@@ -567,7 +572,7 @@ VIRTIO_INLINE const char *virtq_err_name(int err)
     switch (err) {
     case VIRTQ_ERR_SIZE: return "queue size is not one a ring of this format can have";
     case VIRTQ_ERR_ALIGN: return "queue area missing or not aligned";
-    case VIRTQ_ERR_FLAGS: return "queue properties exclude each other or are not compiled in";
+    case VIRTQ_ERR_FLAGS: return "queue properties exclude each other or are not those compiled in";
     case VIRTQ_ERR_POSITION: return "queue position is not one a ring of this size can have";
     case VIRTQ_ERR_EMPTY: return "buffer without a segment";
     case VIRTQ_ERR_LENGTH: return "buffer of more than 2^32 bytes";
@@ -616,6 +621,9 @@ VIRTIO_INLINE bool virtq_event_due(uint16_t event, uint16_t now, uint16_t old)
  * 5. Shared internals
  * --------------------------------------------------------------------------- */
 enum {
+    /* What queues can be, and always are. */
+    VIRTQ_ALWAYS_ = (VIRTIO_RING_ALWAYS),
+    VIRTQ_CAN_ = (VIRTIO_RING_FLAGS) | VIRTQ_ALWAYS_,
     /* In flags of either side, beside enum virtq_flag. */
     VIRTQ_HELD_FLAGS_ = 0x0007,  /* driver, packed: WRITE, NEXT, INDIRECT of the head held back */
     VIRTQ_HELD_ = 0x0800,        /* driver, packed: there is one */
@@ -630,7 +638,7 @@ enum {
 /* Has a queue this property? Folds away where that is known. */
 VIRTIO_INLINE bool virtq_has_(uint16_t flags, uint16_t flag)
 {
-    return (((flags & VIRTIO_RING_FLAGS) | VIRTIO_RING_ALWAYS) & flag) != 0;
+    return (((flags & VIRTQ_CAN_) | VIRTQ_ALWAYS_) & flag) != 0;
 }
 VIRTIO_INLINE bool virtq_is_packed_(uint16_t flags)
 {
@@ -711,9 +719,13 @@ VIRTIO_INLINE uint16_t *virtq_avail_slot_(void *avail, uint32_t last, uint32_t i
 {
     return (uint16_t *)avail + 2 + (size_t)(idx & last);
 }
+VIRTIO_INLINE size_t virtq_used_event_at_(size_t last)
+{
+    return 2 * last + 6;
+}
 VIRTIO_INLINE uint16_t *virtq_used_event_(void *avail, uint32_t last)
 {
-    return (uint16_t *)avail + 3 + (size_t)last;
+    return (uint16_t *)(void *)((uint8_t *)avail + virtq_used_event_at_(last));
 }
 VIRTIO_INLINE uint16_t *virtq_used_idx_(void *used)
 {
@@ -723,15 +735,29 @@ VIRTIO_INLINE struct virtq_split_used *virtq_used_slot_(void *used, uint32_t las
 {
     return (struct virtq_split_used *)(void *)((uint32_t *)used + 1) + (size_t)(idx & last);
 }
+VIRTIO_INLINE size_t virtq_avail_event_at_(size_t last)
+{
+    return 8 * last + 12;
+}
 VIRTIO_INLINE uint16_t *virtq_avail_event_(void *used, uint32_t last)
 {
-    return (uint16_t *)used + 6 + 4 * (size_t)last;
+    return (uint16_t *)(void *)((uint8_t *)used + virtq_avail_event_at_(last));
 }
 
 /* First in a rare branch: keeps the compiler from computing it along with the common one. */
 VIRTIO_INLINE void virtq_rarely_(void)
 {
     __asm__ volatile("");
+}
+
+/* Must the peer be told of what was exposed from `old` to `now`? `flag` is the first word of its
+ * area, `event` its event index. NO_IRQ and NO_KICK are the same bit. */
+VIRTIO_INLINE bool virtq_split_notify_due_(uint16_t flags, const uint16_t *flag,
+                                           const uint16_t *event, uint16_t now, uint16_t old)
+{
+    if (VIRTIO_LIKELY(virtq_has_(flags, VIRTQ_EVENT_IDX)))
+        return virtq_event_due(virtq_hint_get_(flags, event), now, old);
+    return !(virtq_hint_get_(flags, flag) & VIRTQ_USED_FLAG_NO_KICK) && now != old;
 }
 
 /* Packed positions: slot in bits 14:0, wrap counter in bit 15. */
@@ -813,19 +839,15 @@ VIRTIO_INLINE bool virtq_pos_event_due_(uint32_t event, uint32_t now, uint32_t o
 VIRTIO_INLINE bool virtq_packed_notify_due_(uint16_t *flags, uint16_t *decided, uint32_t event,
                                             uint32_t now, const uint16_t *last)
 {
-    uint32_t mode = event & VIRTQ_EVENT_MODE_, old;
+    uint32_t mode = event & VIRTQ_EVENT_MODE_, old = *decided;
 
+    *decided = (uint16_t)now;
     if (VIRTIO_UNLIKELY(*flags & VIRTQ_LATE_)) {
         *flags &= (uint16_t)~VIRTQ_LATE_;
-        *decided = (uint16_t)now;
         return mode != VIRTQ_EVENT_DISABLE << 16;
     }
-    if (mode == VIRTQ_EVENT_DISABLE << 16) {
-        *decided = (uint16_t)now;
+    if (mode == VIRTQ_EVENT_DISABLE << 16)
         return false;
-    }
-    old = *decided;
-    *decided = (uint16_t)now;
     if (mode != VIRTQ_EVENT_DESC << 16)
         return now != old;
     virtq_rarely_();
@@ -839,6 +861,30 @@ VIRTIO_INLINE uint32_t virtq_event_get_(uint16_t flags, const void *area)
 VIRTIO_INLINE void virtq_event_set_(uint16_t flags, void *area, uint32_t mode, uint32_t pos)
 {
     VIRTIO_STORE_RELAXED32(area, virtq_order32_(flags, mode << 16 | pos));
+}
+
+/* Asks the peer for a notification at the entry or slot `event`; without EVENT_IDX at any. `area`
+ * is the one that this side writes for that, and a split one has its event index at byte `at`. */
+VIRTIO_INLINE void virtq_notify_on_(uint16_t flags, void *area, size_t at, uint16_t event)
+{
+    bool events = virtq_has_(flags, VIRTQ_EVENT_IDX);
+
+    if (virtq_is_packed_(flags))
+        virtq_event_set_(flags, area, events ? VIRTQ_EVENT_DESC : VIRTQ_EVENT_ENABLE,
+                         events ? event : 0);
+    else
+        virtq_hint_set_(flags, (uint16_t *)(void *)((uint8_t *)area + (events ? at : 0)),
+                        events ? event : 0);
+}
+/* Asks for none. A split event index is left at `behind`, since the flag must stay 0 (D-EVT-07). */
+VIRTIO_INLINE void virtq_notify_off_(uint16_t flags, void *area, size_t at, uint16_t behind)
+{
+    if (virtq_is_packed_(flags))
+        virtq_event_set_(flags, area, VIRTQ_EVENT_DISABLE, 0);
+    else if (virtq_has_(flags, VIRTQ_EVENT_IDX))
+        virtq_hint_set_(flags, (uint16_t *)(void *)((uint8_t *)area + at), behind);
+    else
+        virtq_hint_set_(flags, (uint16_t *)area, VIRTQ_USED_FLAG_NO_KICK);
 }
 
 /* Is this a position of a ring of this format and size? */
@@ -858,9 +904,7 @@ VIRTIO_INLINE bool virtq_misaligned_(const void *p, uintptr_t align)
 }
 VIRTIO_INLINE bool virtq_flags_ok_(uint16_t flags)
 {
-    const uint32_t can = (uint32_t)VIRTIO_RING_FLAGS | VIRTIO_RING_ALWAYS;
-
-    if ((flags & ~can) != 0 || (~(uint32_t)flags & VIRTIO_RING_ALWAYS) != 0)
+    if ((flags & ~(uint32_t)VIRTQ_CAN_) != 0 || (~(uint32_t)flags & VIRTQ_ALWAYS_) != 0)
         return false;
     return flags & VIRTQ_LEGACY ? !(flags & (VIRTQ_PACKED | VIRTQ_IN_ORDER))
                                 : !(flags & VIRTQ_FOREIGN_ENDIAN);
@@ -879,7 +923,7 @@ VIRTIO_INLINE int virtq_check_areas_(const struct virtq_areas *areas)
 
 #if VIRTIO_HAVE_DRIVER
 /* ---------------------------------------------------------------------------
- * 6. Split ring, driver side
+ * 6. Driver side, what both formats share
  * --------------------------------------------------------------------------- */
 /* Nothing is added any more, so that free_head has room for the cause; nothing is published, and
  * nothing is looked for. */
@@ -917,6 +961,126 @@ VIRTIO_INLINE void virtq_slot_take_(struct virtq_slot *slot, uint16_t count, uin
     slot->count = count;
 }
 
+/* Hands out buffer `id`, and puts what it held back on the free list in front of `tail`: its last
+ * descriptor (split) or its id (packed). By private links only (D-SPLIT-13). */
+VIRTIO_INLINE void virtq_driver_complete_(struct virtq_driver *q, uint32_t id,
+                                          struct virtq_slot *tail, struct virtq_done *done)
+{
+    struct virtq_slot *slot = &q->slots[id];
+
+    done->cookie = slot->cookie;
+    q->free_count = (uint16_t)(q->free_count + slot->count);
+    slot->count = 0;
+    tail->next = q->free_head;
+    q->free_head = (uint16_t)id;
+}
+
+/* The device says that it used buffer `id`, in any order: the general case. */
+VIRTIO_OUTLINE int virtq_driver_complete_any_(struct virtq_driver *q, uint32_t id, uint32_t len,
+                                              struct virtq_done *done)
+{
+    struct virtq_slot *slot = &q->slots[id], *tail = slot;
+
+    if (id > q->last || slot->count == 0)
+        return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_ID);
+    if (len > slot->writable) {
+        if (!virtq_has_(q->flags, VIRTQ_LEGACY))
+            return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_LEN);
+        len = slot->writable; /* what legacy devices report is not to be relied on (D-LEG-06) */
+    }
+    if (virtq_is_packed_(q->flags)) {
+        if (slot->count > virtq_pos_distance_(q->taken_idx, q->published_idx, q->last))
+            return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_ID);
+        q->taken_idx = virtq_pos_add_(q->taken_idx, q->last, slot->count); /* D-PACK-10, T-67 */
+    } else {
+        q->taken_idx++;
+        for (uint32_t i = slot->count; i != 1; i--)
+            tail = &q->slots[tail->next];
+    }
+    done->written = len;
+    virtq_driver_complete_(q, id, tail, done);
+    return 1;
+}
+
+/* Is `id` an outstanding buffer of one descriptor, and `len` within it? The straight path. */
+VIRTIO_INLINE bool virtq_driver_used_one_(const struct virtq_driver *q, uint32_t id, uint32_t len)
+{
+    const struct virtq_slot *slot = &q->slots[id];
+
+    return VIRTIO_FAST_PATHS && VIRTIO_LIKELY(id <= q->last) && VIRTIO_LIKELY(slot->count == 1) &&
+           VIRTIO_LIKELY(len <= slot->writable);
+}
+
+enum {
+    VIRTQ_MARK_ = 0x8000 /* in virtq_slot::next, IN_ORDER: complete, as is all up to buffer .. */
+};
+
+/* IN_ORDER: hands out the oldest buffer, complete as are all up to buffer `end`: what is known of
+ * the others goes with the next one, and the link back to ring order. */
+VIRTIO_OUTLINE int virtq_driver_complete_oldest_(struct virtq_driver *q, uint32_t oldest,
+                                                 uint32_t end, struct virtq_done *done)
+{
+    struct virtq_slot *slot = &q->slots[oldest];
+    uint32_t last = q->last, count = slot->count, next = oldest + count;
+
+    done->cookie = slot->cookie;
+    done->written = slot->writable;
+    q->taken_idx = virtq_is_packed_(q->flags) ? virtq_pos_add_(q->taken_idx, last, count)
+                                              : (uint16_t)(q->taken_idx + 1);
+    q->free_count = (uint16_t)(q->free_count + count);
+    slot->count = 0;
+    slot->next = (uint16_t)(oldest == last ? 0 : oldest + 1);
+    if (end != oldest)
+        q->slots[next > last ? next - last - 1 : next].next = (uint16_t)(VIRTQ_MARK_ | end);
+    return 1;
+}
+
+/* IN_ORDER: the device named buffer `id` and thereby all up to it from the `oldest` one on. Only
+ * the named one's length is known; the others count as written in full (D-INO-01, D-INO-04). */
+VIRTIO_OUTLINE int virtq_driver_complete_batch_(struct virtq_driver *q, uint32_t oldest,
+                                                uint32_t id, uint32_t len, struct virtq_done *done)
+{
+    bool packed = virtq_is_packed_(q->flags);
+    uint32_t last = q->last, at = oldest, passed = 0;
+    uint32_t published = packed ? virtq_pos_distance_(q->taken_idx, q->published_idx, last)
+                                : (uint16_t)(q->published_idx - q->taken_idx);
+
+    while (at != id) { /* from head to head, among what is published: at most num times */
+        passed += packed ? q->slots[at].count : 1;
+        if (passed >= published)
+            return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_ID);
+        at += q->slots[at].count;
+        at -= at > last ? last + 1 : 0;
+    }
+    if (len > q->slots[id].writable)
+        return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_LEN);
+    q->slots[id].writable = len;
+    return virtq_driver_complete_oldest_(q, oldest, id, done);
+}
+
+/* IN_ORDER: the device named buffer `id`; in the straight path that is the oldest one, of one
+ * descriptor, whose links are as they have to be. */
+VIRTIO_INLINE int virtq_driver_complete_in_order_(struct virtq_driver *q, uint32_t oldest,
+                                                  uint32_t id, uint32_t len,
+                                                  struct virtq_done *done)
+{
+    struct virtq_slot *slot = &q->slots[oldest];
+
+    if (!VIRTIO_FAST_PATHS || VIRTIO_UNLIKELY(id != oldest) || VIRTIO_UNLIKELY(slot->count != 1) ||
+        VIRTIO_UNLIKELY(len > slot->writable))
+        return virtq_driver_complete_batch_(q, oldest, id, len, done);
+    done->cookie = slot->cookie;
+    done->written = len;
+    slot->count = 0;
+    q->free_count++;
+    q->taken_idx = virtq_is_packed_(q->flags) ? virtq_pos_next_(q->taken_idx, q->last)
+                                              : (uint16_t)(q->taken_idx + 1);
+    return 1;
+}
+
+/* ---------------------------------------------------------------------------
+ * 7. Split ring, driver side
+ * --------------------------------------------------------------------------- */
 /* Queues the chain of `count` filled descriptors from free_head on in the available ring; `next` is
  * what follows its last one on the free list. */
 VIRTIO_INLINE void virtq_split_queue_(struct virtq_driver *q, uint32_t count, uint16_t next)
@@ -984,7 +1148,7 @@ VIRTIO_INLINE void virtq_split_publish_(struct virtq_driver *q)
     uint16_t idx = q->added_idx;
 
     q->published_idx = idx;
-    /* [A] pairs with virtq_split_refill_(): descriptors and ring slots before the index. */
+    /* [A] pairs with virtq_split_avail_idx_(): descriptors and ring slots before the index. */
     virtq_store_release_(q->flags, virtq_avail_idx_(q->driver), idx);
 }
 
@@ -997,9 +1161,8 @@ VIRTIO_INLINE bool virtq_split_kick_due_(struct virtq_driver *q)
     q->kicked_idx = now;
     /* [C] pairs with virtq_device_kick_on(): our index before its event or flag. */
     virtq_fence_full_(flags);
-    if (VIRTIO_LIKELY(virtq_has_(flags, VIRTQ_EVENT_IDX)))
-        return virtq_event_due(virtq_hint_get_(flags, virtq_avail_event_(used, last)), now, old);
-    return !(virtq_hint_get_(flags, (uint16_t *)used) & VIRTQ_USED_FLAG_NO_KICK) && now != old;
+    return virtq_split_notify_due_(flags, (uint16_t *)used, virtq_avail_event_(used, last), now,
+                                   old);
 }
 
 /* Completions that the device has published and the caller has not taken. [B] pairs with
@@ -1019,8 +1182,50 @@ VIRTIO_OUTLINE int virtq_split_take_none_(struct virtq_driver *q, uint16_t pendi
     return pending == 0 ? 0 : virtq_driver_broken_by_(q, VIRTQ_ERR_USED_IDX);
 }
 
+VIRTIO_INLINE int virtq_split_take_in_order_(struct virtq_driver *q, struct virtq_done *done)
+{
+    const struct virtq_split_used *entry = virtq_used_slot_(q->device, q->last, q->taken_idx);
+    uint32_t oldest = ((uint32_t)q->free_head + q->free_count) & q->last, id, len;
+    uint16_t mark = q->slots[oldest].next;
+
+    if (VIRTIO_UNLIKELY(mark & VIRTQ_MARK_))
+        return virtq_driver_complete_oldest_(q, oldest, mark & (VIRTQ_MARK_ - 1u), done);
+    id = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->id));
+    len = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->len));
+    return virtq_driver_complete_in_order_(q, oldest, id, len, done);
+}
+
+/* Takes the next of the completions that are known to be there. */
+VIRTIO_INLINE int virtq_split_take_next_(struct virtq_driver *q, struct virtq_done *done)
+{
+    const struct virtq_split_used *entry = virtq_used_slot_(q->device, q->last, q->taken_idx);
+    uint32_t id, len;
+
+    if (virtq_has_(q->flags, VIRTQ_IN_ORDER))
+        return virtq_split_take_in_order_(q, done);
+    id = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->id));
+    len = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->len));
+    if (!virtq_driver_used_one_(q, id, len))
+        return virtq_driver_complete_any_(q, id, len, done);
+    q->taken_idx++;
+    done->written = len;
+    virtq_driver_complete_(q, id, &q->slots[id], done);
+    return 1;
+}
+
+/* How many completions can be taken now, or an error. */
+VIRTIO_INLINE int32_t virtq_split_take_count_(struct virtq_driver *q)
+{
+    uint16_t outstanding = (uint16_t)(q->published_idx - q->taken_idx);
+    uint16_t pending = virtq_split_used_pending_(q);
+
+    if (VIRTIO_UNLIKELY((uint16_t)(pending - 1) >= outstanding))
+        return virtq_split_take_none_(q, pending);
+    return pending;
+}
+
 /* ---------------------------------------------------------------------------
- * 7. Packed ring, driver side
+ * 8. Packed ring, driver side
  * --------------------------------------------------------------------------- */
 /* Makes a head available, or holds it back if it is the first since the last publish: the device
  * cannot look past that one, so that all others can be written at once (D-PACK-04). */
@@ -1128,15 +1333,57 @@ VIRTIO_INLINE int32_t virtq_packed_used_flags_(const struct virtq_driver *q, uin
     return (flags & VIRTQ_LAP_) == virtq_pos_used_(pos) ? flags : -1;
 }
 
+/* The length of used buffer `id`, which is not checked yet. Without WRITE the field means nothing,
+ * says the specification (D-PACK-11, T-68); but QEMU never sets WRITE and Linux never looks at it,
+ * so it counts where it can be true. */
+VIRTIO_INLINE uint32_t virtq_packed_used_len_(const struct virtq_driver *q,
+                                              const struct virtq_packed_desc *desc, uint32_t id,
+                                              int32_t flags)
+{
+    uint32_t len = virtq_order32_(q->flags, VIRTIO_LOAD32(&desc->len));
+
+    if (!(flags & VIRTQ_DESC_FLAG_WRITE) && (id > q->last || len > q->slots[id].writable))
+        return 0;
+    return len;
+}
+
+VIRTIO_INLINE int virtq_packed_take_(struct virtq_driver *q, struct virtq_done *done)
+{
+    uint32_t pos = q->taken_idx, oldest = virtq_pos_slot_(pos), id, len;
+    const struct virtq_packed_desc *desc = virtq_pos_desc_(q->desc, pos);
+    bool in_order = virtq_has_(q->flags, VIRTQ_IN_ORDER);
+    int32_t flags;
+
+    if (pos == q->published_idx) /* nothing is out: what the flags say is of another lap (T-65) */
+        return q->flags & VIRTQ_BROKEN_ ? VIRTQ_ERR_BROKEN : 0;
+    if (in_order && VIRTIO_UNLIKELY(q->slots[oldest].next & VIRTQ_MARK_))
+        return virtq_driver_complete_oldest_(q, oldest, q->slots[oldest].next & (VIRTQ_MARK_ - 1u),
+                                             done);
+    flags = virtq_packed_used_flags_(q, pos);
+    if (flags < 0)
+        return 0;
+    id = virtq_order16_(q->flags, VIRTIO_LOAD16(&desc->id));
+    len = virtq_packed_used_len_(q, desc, id, flags);
+    if (in_order)
+        return virtq_driver_complete_in_order_(q, oldest, id, len, done);
+    if (!virtq_driver_used_one_(q, id, len))
+        return virtq_driver_complete_any_(q, id, len, done);
+    q->taken_idx = virtq_pos_next_(pos, q->last);
+    done->written = len;
+    virtq_driver_complete_(q, id, &q->slots[id], done);
+    return 1;
+}
+
 /* ---------------------------------------------------------------------------
- * 8. Driver side
+ * 9. Driver side
  * --------------------------------------------------------------------------- */
 /**
  * @defgroup virtq_driver Ring, driver side
  * Serialise all calls on one queue side; the device may run at any time. The device is not
  * trusted: whatever it writes, the functions return, touch only their own memory and the three
- * areas, and hand out no cookie twice. A violation breaks the queue: every call then says
- * VIRTQ_ERR_BROKEN until virtq_driver_init(); virtq_driver_detach() still returns the cookies.
+ * areas, and hand out no cookie twice. A violation breaks the queue: add and take then say
+ * VIRTQ_ERR_BROKEN and nothing is exposed until virtq_driver_init(); virtq_driver_detach() still
+ * returns the cookies.
  * @{
  */
 
@@ -1388,206 +1635,6 @@ VIRTIO_INLINE uint16_t virtq_driver_notification_data(const struct virtq_driver 
     return q->published_idx;
 }
 
-/* Hands out buffer `id`, and puts what it held back on the free list in front of `tail`: its last
- * descriptor (split) or its id (packed). By private links only (D-SPLIT-13). */
-VIRTIO_INLINE void virtq_driver_complete_(struct virtq_driver *q, uint32_t id,
-                                          struct virtq_slot *tail, struct virtq_done *done)
-{
-    struct virtq_slot *slot = &q->slots[id];
-
-    done->cookie = slot->cookie;
-    q->free_count = (uint16_t)(q->free_count + slot->count);
-    slot->count = 0;
-    tail->next = q->free_head;
-    q->free_head = (uint16_t)id;
-}
-
-/* The device says that it used buffer `id`, in any order: the general case. */
-VIRTIO_OUTLINE int virtq_driver_complete_any_(struct virtq_driver *q, uint32_t id, uint32_t len,
-                                              struct virtq_done *done)
-{
-    struct virtq_slot *slot = &q->slots[id], *tail = slot;
-
-    if (id > q->last || slot->count == 0)
-        return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_ID);
-    if (len > slot->writable) {
-        if (!virtq_has_(q->flags, VIRTQ_LEGACY))
-            return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_LEN);
-        len = slot->writable; /* what legacy devices report is not to be relied on (D-LEG-06) */
-    }
-    if (virtq_is_packed_(q->flags)) {
-        if (slot->count > virtq_pos_distance_(q->taken_idx, q->published_idx, q->last))
-            return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_ID);
-        q->taken_idx = virtq_pos_add_(q->taken_idx, q->last, slot->count); /* D-PACK-10, T-67 */
-    } else {
-        q->taken_idx++;
-        for (uint32_t i = slot->count; i != 1; i--)
-            tail = &q->slots[tail->next];
-    }
-    done->written = len;
-    virtq_driver_complete_(q, id, tail, done);
-    return 1;
-}
-
-/* Is `id` an outstanding buffer of one descriptor, and `len` within it? The straight path. */
-VIRTIO_INLINE bool virtq_driver_used_one_(const struct virtq_driver *q, uint32_t id, uint32_t len)
-{
-    const struct virtq_slot *slot = &q->slots[id];
-
-    return VIRTIO_FAST_PATHS && VIRTIO_LIKELY(id <= q->last) && VIRTIO_LIKELY(slot->count == 1) &&
-           VIRTIO_LIKELY(len <= slot->writable);
-}
-
-enum {
-    VIRTQ_MARK_ = 0x8000 /* in virtq_slot::next, IN_ORDER: complete, as is all up to buffer .. */
-};
-
-/* IN_ORDER: hands out the oldest buffer, complete as are all up to buffer `end`: what is known of
- * the others goes with the next one, and the link back to ring order. */
-VIRTIO_OUTLINE int virtq_driver_complete_oldest_(struct virtq_driver *q, uint32_t oldest,
-                                                 uint32_t end, struct virtq_done *done)
-{
-    struct virtq_slot *slot = &q->slots[oldest];
-    uint32_t last = q->last, count = slot->count, next = oldest + count;
-
-    done->cookie = slot->cookie;
-    done->written = slot->writable;
-    q->taken_idx = virtq_is_packed_(q->flags) ? virtq_pos_add_(q->taken_idx, last, count)
-                                              : (uint16_t)(q->taken_idx + 1);
-    q->free_count = (uint16_t)(q->free_count + count);
-    slot->count = 0;
-    slot->next = (uint16_t)(oldest == last ? 0 : oldest + 1);
-    if (end != oldest)
-        q->slots[next > last ? next - last - 1 : next].next = (uint16_t)(VIRTQ_MARK_ | end);
-    return 1;
-}
-
-/* IN_ORDER: the device named buffer `id` and thereby all up to it from the `oldest` one on. Only
- * the named one's length is known; the others count as written in full (D-INO-01, D-INO-04). */
-VIRTIO_OUTLINE int virtq_driver_complete_batch_(struct virtq_driver *q, uint32_t oldest,
-                                                uint32_t id, uint32_t len, struct virtq_done *done)
-{
-    bool packed = virtq_is_packed_(q->flags);
-    uint32_t last = q->last, at = oldest, passed = 0;
-    uint32_t published = packed ? virtq_pos_distance_(q->taken_idx, q->published_idx, last)
-                                : (uint16_t)(q->published_idx - q->taken_idx);
-
-    while (at != id) { /* from head to head, among what is published: at most num times */
-        passed += packed ? q->slots[at].count : 1;
-        if (passed >= published)
-            return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_ID);
-        at += q->slots[at].count;
-        at -= at > last ? last + 1 : 0;
-    }
-    if (len > q->slots[id].writable)
-        return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_LEN);
-    q->slots[id].writable = len;
-    return virtq_driver_complete_oldest_(q, oldest, id, done);
-}
-
-/* IN_ORDER: the device named buffer `id`; in the straight path that is the oldest one, of one
- * descriptor, whose links are as they have to be. */
-VIRTIO_INLINE int virtq_driver_complete_in_order_(struct virtq_driver *q, uint32_t oldest,
-                                                  uint32_t id, uint32_t len,
-                                                  struct virtq_done *done)
-{
-    struct virtq_slot *slot = &q->slots[oldest];
-
-    if (!VIRTIO_FAST_PATHS || VIRTIO_UNLIKELY(id != oldest) || VIRTIO_UNLIKELY(slot->count != 1) ||
-        VIRTIO_UNLIKELY(len > slot->writable))
-        return virtq_driver_complete_batch_(q, oldest, id, len, done);
-    done->cookie = slot->cookie;
-    done->written = len;
-    slot->count = 0;
-    q->free_count++;
-    q->taken_idx = virtq_is_packed_(q->flags) ? virtq_pos_next_(q->taken_idx, q->last)
-                                              : (uint16_t)(q->taken_idx + 1);
-    return 1;
-}
-
-VIRTIO_INLINE int virtq_split_take_in_order_(struct virtq_driver *q, struct virtq_done *done)
-{
-    const struct virtq_split_used *entry = virtq_used_slot_(q->device, q->last, q->taken_idx);
-    uint32_t oldest = ((uint32_t)q->free_head + q->free_count) & q->last, id, len;
-    uint16_t mark = q->slots[oldest].next;
-
-    if (VIRTIO_UNLIKELY(mark & VIRTQ_MARK_))
-        return virtq_driver_complete_oldest_(q, oldest, mark & (VIRTQ_MARK_ - 1u), done);
-    id = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->id));
-    len = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->len));
-    return virtq_driver_complete_in_order_(q, oldest, id, len, done);
-}
-
-/* Takes the next of the completions that are known to be there. */
-VIRTIO_INLINE int virtq_split_take_next_(struct virtq_driver *q, struct virtq_done *done)
-{
-    const struct virtq_split_used *entry = virtq_used_slot_(q->device, q->last, q->taken_idx);
-    uint32_t id, len;
-
-    if (virtq_has_(q->flags, VIRTQ_IN_ORDER))
-        return virtq_split_take_in_order_(q, done);
-    id = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->id));
-    len = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->len));
-    if (!virtq_driver_used_one_(q, id, len))
-        return virtq_driver_complete_any_(q, id, len, done);
-    q->taken_idx++;
-    done->written = len;
-    virtq_driver_complete_(q, id, &q->slots[id], done);
-    return 1;
-}
-
-/* How many completions can be taken now, or an error. */
-VIRTIO_INLINE int32_t virtq_split_take_count_(struct virtq_driver *q)
-{
-    uint16_t outstanding = (uint16_t)(q->published_idx - q->taken_idx);
-    uint16_t pending = virtq_split_used_pending_(q);
-
-    if (VIRTIO_UNLIKELY((uint16_t)(pending - 1) >= outstanding))
-        return virtq_split_take_none_(q, pending);
-    return pending;
-}
-
-/* The length of used buffer `id`, which is not checked yet. Without WRITE the field means nothing,
- * says the specification (D-PACK-11, T-68); but QEMU never sets WRITE and Linux never looks at it,
- * so it counts where it can be true. */
-VIRTIO_INLINE uint32_t virtq_packed_used_len_(const struct virtq_driver *q,
-                                              const struct virtq_packed_desc *desc, uint32_t id,
-                                              int32_t flags)
-{
-    uint32_t len = virtq_order32_(q->flags, VIRTIO_LOAD32(&desc->len));
-
-    if (!(flags & VIRTQ_DESC_FLAG_WRITE) && (id > q->last || len > q->slots[id].writable))
-        return 0;
-    return len;
-}
-
-VIRTIO_INLINE int virtq_packed_take_(struct virtq_driver *q, struct virtq_done *done)
-{
-    uint32_t pos = q->taken_idx, oldest = virtq_pos_slot_(pos), id, len;
-    const struct virtq_packed_desc *desc = virtq_pos_desc_(q->desc, pos);
-    bool in_order = virtq_has_(q->flags, VIRTQ_IN_ORDER);
-    int32_t flags;
-
-    if (pos == q->published_idx) /* nothing is out: what the flags say is of another lap (T-65) */
-        return q->flags & VIRTQ_BROKEN_ ? VIRTQ_ERR_BROKEN : 0;
-    if (in_order && VIRTIO_UNLIKELY(q->slots[oldest].next & VIRTQ_MARK_))
-        return virtq_driver_complete_oldest_(q, oldest, q->slots[oldest].next & (VIRTQ_MARK_ - 1u),
-                                             done);
-    flags = virtq_packed_used_flags_(q, pos);
-    if (flags < 0)
-        return 0;
-    id = virtq_order16_(q->flags, VIRTIO_LOAD16(&desc->id));
-    len = virtq_packed_used_len_(q, desc, id, flags);
-    if (in_order)
-        return virtq_driver_complete_in_order_(q, oldest, id, len, done);
-    if (!virtq_driver_used_one_(q, id, len))
-        return virtq_driver_complete_any_(q, id, len, done);
-    q->taken_idx = virtq_pos_next_(pos, q->last);
-    done->written = len;
-    virtq_driver_complete_(q, id, &q->slots[id], done);
-    return 1;
-}
-
 /**
  * Takes one completed buffer. A hostile device can complete what it has not worked on, a buffer
  * that is added and not yet published included; each cookie comes back once all the same.
@@ -1643,31 +1690,12 @@ VIRTIO_INLINE bool virtq_driver_pending_(const struct virtq_driver *q, uint32_t 
             virtq_packed_used_flags_(q, q->taken_idx) >= 0);
 }
 
-/* Asks for an interrupt when the entry or slot at `event` is used; without EVENT_IDX at any. */
-VIRTIO_INLINE void virtq_driver_want_irq_(struct virtq_driver *q, uint16_t event)
-{
-    uint16_t flags = q->flags;
-
-    if (virtq_is_packed_(flags))
-        virtq_event_set_(flags, q->driver,
-                         virtq_has_(flags, VIRTQ_EVENT_IDX) ? VIRTQ_EVENT_DESC : VIRTQ_EVENT_ENABLE,
-                         virtq_has_(flags, VIRTQ_EVENT_IDX) ? event : 0);
-    else if (virtq_has_(flags, VIRTQ_EVENT_IDX))
-        virtq_hint_set_(flags, virtq_used_event_(q->driver, q->last), event);
-    else
-        virtq_hint_set_(flags, (uint16_t *)q->driver, 0);
-}
-
 /** Asks the device for no more interrupts; a hint, one may still come. In a split ring with
  *  EVENT_IDX the event is left behind, since the flag must stay 0 (D-EVT-03, D-EVT-07). */
 VIRTIO_INLINE void virtq_driver_irq_off(struct virtq_driver *q)
 {
-    if (virtq_is_packed_(q->flags))
-        virtq_event_set_(q->flags, q->driver, VIRTQ_EVENT_DISABLE, 0);
-    else if (virtq_has_(q->flags, VIRTQ_EVENT_IDX))
-        virtq_driver_want_irq_(q, (uint16_t)(q->taken_idx - 1));
-    else
-        virtq_hint_set_(q->flags, (uint16_t *)q->driver, VIRTQ_AVAIL_FLAG_NO_IRQ);
+    virtq_notify_off_(q->flags, q->driver, virtq_used_event_at_(q->last),
+                      (uint16_t)(q->taken_idx - 1));
 }
 
 /**
@@ -1679,7 +1707,7 @@ VIRTIO_INLINE void virtq_driver_irq_off(struct virtq_driver *q)
  */
 VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_driver_irq_on(struct virtq_driver *q)
 {
-    virtq_driver_want_irq_(q, q->taken_idx);
+    virtq_notify_on_(q->flags, q->driver, virtq_used_event_at_(q->last), q->taken_idx);
     /* [D] pairs with virtq_device_irq_due(): our event or flag before its entries. */
     virtq_fence_full_(q->flags);
     return virtq_driver_pending_(q, 1);
@@ -1697,8 +1725,8 @@ VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_driver_irq_on_after(struct virtq_drive
 
     wait = packed ? virtq_pos_distance_(from, to, last) : (uint16_t)(to - from);
     wait = wait == 0 || !virtq_has_(q->flags, VIRTQ_EVENT_IDX) ? 1 : wait - wait / 4;
-    virtq_driver_want_irq_(q, packed ? virtq_pos_add_(from, last, wait - 1)
-                                     : (uint16_t)(from + wait - 1));
+    virtq_notify_on_(q->flags, q->driver, virtq_used_event_at_(last),
+                     packed ? virtq_pos_add_(from, last, wait - 1) : (uint16_t)(from + wait - 1));
     virtq_fence_full_(q->flags); /* [D] as in virtq_driver_irq_on() */
     return virtq_driver_pending_(q, wait);
 }
@@ -1746,6 +1774,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_restore(struct virtq_driver *q,
 {
     uint16_t idx = at.avail_idx;
 
+    VIRTIO_ASSERT(virtq_driver_error(q) == 0);
     if (at.used_idx != idx || !virtq_position_ok_(at, q->last, q->flags))
         return VIRTQ_ERR_POSITION;
     q->added_idx = q->published_idx = q->kicked_idx = q->taken_idx = idx;
@@ -1769,6 +1798,9 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_restore(struct virtq_driver *q,
 #endif /* VIRTIO_HAVE_DRIVER */
 
 #if VIRTIO_HAVE_DEVICE
+/* ---------------------------------------------------------------------------
+ * 10. Device side, what both formats share
+ * --------------------------------------------------------------------------- */
 VIRTIO_OUTLINE int virtq_device_broken_by_(struct virtq_device *q, int err)
 {
     q->flags |= VIRTQ_BROKEN_;
@@ -1928,8 +1960,19 @@ VIRTIO_INLINE struct virtq_walk_ virtq_walk_begin_(const struct virtq_chain *cha
     return walk;
 }
 
+/* Where the next used entry goes: with IN_ORDER over that of an open batch, unless it is flushed.
+ */
+VIRTIO_INLINE uint16_t virtq_device_entry_(const struct virtq_device *q)
+{
+    uint16_t pushed = q->pushed_idx;
+
+    if (!virtq_has_(q->flags, VIRTQ_IN_ORDER) || pushed == q->flushed_idx)
+        return pushed;
+    return q->batch_idx;
+}
+
 /* ---------------------------------------------------------------------------
- * 9. Split ring, device side
+ * 11. Split ring, device side
  * --------------------------------------------------------------------------- */
 VIRTIO_INLINE uint16_t virtq_split_avail_idx_(const struct virtq_device *q)
 {
@@ -2011,17 +2054,6 @@ VIRTIO_INLINE int virtq_split_pop_(struct virtq_device *q, struct virtq_chain *c
     return virtq_split_walk_(q, chain, first.seg, first.flags | (uint32_t)first.link << 16);
 }
 
-/* Where the next used entry goes: with IN_ORDER over that of an open batch, unless it is flushed.
- */
-VIRTIO_INLINE uint16_t virtq_device_entry_(const struct virtq_device *q)
-{
-    uint16_t pushed = q->pushed_idx;
-
-    if (!virtq_has_(q->flags, VIRTQ_IN_ORDER) || pushed == q->flushed_idx)
-        return pushed;
-    return q->batch_idx;
-}
-
 VIRTIO_INLINE void virtq_split_push_(struct virtq_device *q, uint32_t token, uint32_t written)
 {
     struct virtq_split_used *entry = virtq_used_slot_(q->device, q->last, virtq_device_entry_(q));
@@ -2040,7 +2072,8 @@ VIRTIO_INLINE void virtq_split_flush_(struct virtq_device *q)
     virtq_store_release_(q->flags, virtq_used_idx_(q->device), idx);
 }
 
-/* NOTIFY_ON_EMPTY: a driver that ran out of buffers hears of it, suppressed or not (V-LEG-08). */
+/* NOTIFY_ON_EMPTY: a driver that ran out of buffers hears of it, suppressed or not (V-LEG-08).
+ * After the fence [D]; nothing behind the index is read, so that it needs no order of its own. */
 VIRTIO_INLINE bool virtq_split_ran_empty_(const struct virtq_device *q)
 {
     return virtq_has_(q->flags, VIRTQ_NOTIFY_ON_EMPTY) &&
@@ -2054,17 +2087,17 @@ VIRTIO_INLINE bool virtq_split_irq_due_(struct virtq_device *q)
     void *avail = q->driver;
 
     q->signalled_idx = now;
-    /* [D] pairs with virtq_driver_irq_on(): our index before its event or flag. */
+    /* [D] pairs with virtq_driver_irq_on() and _on_after(): our index before their event or
+     * flag. */
     virtq_fence_full_(flags);
     if (VIRTIO_UNLIKELY(virtq_split_ran_empty_(q)))
         return now != old;
-    if (VIRTIO_LIKELY(virtq_has_(flags, VIRTQ_EVENT_IDX)))
-        return virtq_event_due(virtq_hint_get_(flags, virtq_used_event_(avail, last)), now, old);
-    return !(virtq_hint_get_(flags, (uint16_t *)avail) & VIRTQ_AVAIL_FLAG_NO_IRQ) && now != old;
+    return virtq_split_notify_due_(flags, (uint16_t *)avail, virtq_used_event_(avail, last), now,
+                                   old);
 }
 
 /* ---------------------------------------------------------------------------
- * 10. Packed ring, device side
+ * 12. Packed ring, device side
  * --------------------------------------------------------------------------- */
 /* Flags of the head at `pos`, or -1 if nothing is available there. [A] pairs with
  * virtq_packed_publish_(): the head's flags before everything else. */
@@ -2165,14 +2198,14 @@ VIRTIO_INLINE bool virtq_packed_irq_due_(struct virtq_device *q)
 {
     uint32_t now = q->flushed_idx, event;
 
-    /* [D] pairs with virtq_driver_irq_on(): our entries before its event word. */
+    /* [D] pairs with virtq_driver_irq_on() and _on_after(): our entries before their event word. */
     virtq_fence_full_(q->flags);
     event = virtq_event_get_(q->flags, q->driver);
     return virtq_packed_notify_due_(&q->flags, &q->signalled_idx, event, now, &q->last);
 }
 
 /* ---------------------------------------------------------------------------
- * 11. Device side
+ * 13. Device side
  * --------------------------------------------------------------------------- */
 /**
  * @defgroup virtq_device Ring, device side
@@ -2291,30 +2324,11 @@ VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_device_irq_due(struct virtq_device *q)
     return virtq_is_packed_(q->flags) ? virtq_packed_irq_due_(q) : virtq_split_irq_due_(q);
 }
 
-/* Asks for a kick when the entry or slot at `event` is made available; without EVENT_IDX at any. */
-VIRTIO_INLINE void virtq_device_want_kick_(struct virtq_device *q, uint16_t event)
-{
-    uint16_t flags = q->flags;
-
-    if (virtq_is_packed_(flags))
-        virtq_event_set_(flags, q->device,
-                         virtq_has_(flags, VIRTQ_EVENT_IDX) ? VIRTQ_EVENT_DESC : VIRTQ_EVENT_ENABLE,
-                         virtq_has_(flags, VIRTQ_EVENT_IDX) ? event : 0);
-    else if (virtq_has_(flags, VIRTQ_EVENT_IDX))
-        virtq_hint_set_(flags, virtq_avail_event_(q->device, q->last), event);
-    else
-        virtq_hint_set_(flags, (uint16_t *)q->device, 0);
-}
-
 /** Asks the driver for no more kicks; a hint, one may still come (V-EVT-02, V-EVT-04, V-VQ-03). */
 VIRTIO_INLINE void virtq_device_kick_off(struct virtq_device *q)
 {
-    if (virtq_is_packed_(q->flags))
-        virtq_event_set_(q->flags, q->device, VIRTQ_EVENT_DISABLE, 0);
-    else if (virtq_has_(q->flags, VIRTQ_EVENT_IDX))
-        virtq_device_want_kick_(q, (uint16_t)(q->popped_idx - 1));
-    else
-        virtq_hint_set_(q->flags, (uint16_t *)q->device, VIRTQ_USED_FLAG_NO_KICK);
+    virtq_notify_off_(q->flags, q->device, virtq_avail_event_at_(q->last),
+                      (uint16_t)(q->popped_idx - 1));
 }
 
 /**
@@ -2326,7 +2340,7 @@ VIRTIO_INLINE void virtq_device_kick_off(struct virtq_device *q)
  */
 VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_device_kick_on(struct virtq_device *q)
 {
-    virtq_device_want_kick_(q, q->popped_idx);
+    virtq_notify_on_(q->flags, q->device, virtq_avail_event_at_(q->last), q->popped_idx);
     /* [C] pairs with virtq_driver_kick_due(): our event or flag before its buffers. */
     virtq_fence_full_(q->flags);
     if (q->flags & VIRTQ_BROKEN_)

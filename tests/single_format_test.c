@@ -5,9 +5,10 @@
 #include "tests/support/test_config.h"
 
 #ifdef VIRTIO_RING_ALWAYS
-#define VIRTIO_RING_FLAGS (VIRTQ_EVENT_IDX | VIRTQ_IN_ORDER | VIRTQ_PACKED)
+#define VIRTIO_RING_FLAGS                                                                          \
+    VIRTQ_EVENT_IDX | VIRTQ_IN_ORDER | VIRTQ_PACKED /* bare, as people write */
 #else
-#define VIRTIO_RING_FLAGS (VIRTQ_EVENT_IDX | VIRTQ_IN_ORDER | VIRTQ_LEGACY)
+#define VIRTIO_RING_FLAGS VIRTQ_EVENT_IDX | VIRTQ_IN_ORDER | VIRTQ_LEGACY
 #endif
 
 #include <criterion/criterion.h>
@@ -17,7 +18,7 @@
 
 enum {
     NUM = 4,
-    PRESENT = VIRTIO_RING_FLAGS & VIRTQ_PACKED,
+    PRESENT = (VIRTIO_RING_FLAGS)&VIRTQ_PACKED,
     ABSENT = VIRTQ_PACKED - PRESENT,
     IS_PACKED = PRESENT != 0
 };
