@@ -979,10 +979,11 @@ VIRTIO_INLINE void virtq_driver_complete_(struct virtq_driver *q, uint32_t id,
 VIRTIO_OUTLINE int virtq_driver_complete_any_(struct virtq_driver *q, uint32_t id, uint32_t len,
                                               struct virtq_done *done)
 {
-    struct virtq_slot *slot = &q->slots[id], *tail = slot;
+    struct virtq_slot *slot, *tail;
 
-    if (id > q->last || slot->count == 0)
+    if (id > q->last || q->slots[id].count == 0)
         return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_ID);
+    slot = tail = &q->slots[id];
     if (len > slot->writable) {
         if (!virtq_has_(q->flags, VIRTQ_LEGACY))
             return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_LEN);

@@ -11,15 +11,13 @@
 
 #include <criterion/criterion.h>
 
+#include "tests/support/raw_packed.h"
 #include "tests/support/raw_ring.h"
 #include "virtio.h"
 
 enum {
     MAX_SEGS = 64,
-    PACKED_WRAP = 0x8000,  /* in a position: the wrap counter */
-    PACKED_AVAIL = 1 << 7, /* in a packed descriptor's flags */
-    PACKED_USED = 1 << 15,
-    EVENT_DESC = 2 /* mode of a packed event area */
+    PACKED_WRAP = 0x8000 /* in a position: the wrap counter */
 };
 
 /* For a packed ring `desc` is the ring, `avail` the driver's and `used` the device's event area. */
@@ -179,17 +177,17 @@ static void packed_desc(uint32_t slot, uint32_t len, uint16_t id, uint32_t flags
 static void packed_event(uint8_t *area, uint32_t slot, bool wrap)
 {
     raw_put(&ring, area, 2, slot | (wrap ? (uint32_t)PACKED_WRAP : 0));
-    raw_put(&ring, area + 2, 2, EVENT_DESC);
+    raw_put(&ring, area + 2, 2, RAWP_DESC);
 }
 
 /* The flags of a descriptor that was used, or made available, in a lap. */
 static uint32_t used_mark(bool wrap)
 {
-    return wrap ? (uint32_t)PACKED_AVAIL | (uint32_t)PACKED_USED : 0;
+    return wrap ? (uint32_t)RAWP_AVAIL | (uint32_t)RAWP_USED : 0;
 }
 static uint32_t avail_mark(bool wrap)
 {
-    return wrap ? (uint32_t)PACKED_AVAIL : (uint32_t)PACKED_USED;
+    return wrap ? (uint32_t)RAWP_AVAIL : (uint32_t)RAWP_USED;
 }
 
 static uint16_t peer_position(void)
@@ -235,7 +233,7 @@ static uint32_t packed_walk(unsigned buffers, uint16_t *id)
         for (bool more = true; more; walked++) {
             uint16_t flags = packed_flags(at);
 
-            cr_assert_eq(flags & (PACKED_AVAIL | PACKED_USED), avail_mark(wrap), "not available");
+            cr_assert_eq(flags & (RAWP_AVAIL | RAWP_USED), avail_mark(wrap), "not available");
             more = (flags & RAW_NEXT) != 0;
             *id = packed_id(at);
             if (++at == ring.num) {
@@ -908,7 +906,7 @@ static void expect_packed_used(uint32_t slot, uint16_t id, uint32_t len, bool wr
 {
     uint32_t write = len != 0 ? RAW_WRITE : 0;
 
-    cr_assert_eq(packed_flags(slot) & (PACKED_AVAIL | PACKED_USED), used_mark(wrap));
+    cr_assert_eq(packed_flags(slot) & (RAWP_AVAIL | RAWP_USED), used_mark(wrap));
     cr_assert_eq(packed_flags(slot) & RAW_WRITE, write);
     cr_assert_eq(packed_id(slot), id);
     if (len != 0)
@@ -926,7 +924,7 @@ Test(in_order_device, packed_batch_is_one_descriptor_at_its_first_slot)
     virtq_device_push_full(&device, tokens[0], 64);
     virtq_device_push_full(&device, tokens[1], 128);
     virtq_device_push(&device, tokens[2], 17);
-    cr_assert_eq(packed_flags(0), RAW_WRITE | PACKED_AVAIL, "not before the flush");
+    cr_assert_eq(packed_flags(0), RAW_WRITE | RAWP_AVAIL, "not before the flush");
     virtq_device_flush(&device);
     expect_packed_used(0, 5, 17, true);
     cr_assert_eq(memcmp(before + 16, ring.desc + 16, sizeof(before) - 16), 0);
@@ -953,7 +951,7 @@ Test(in_order_device, packed_batch_across_the_rings_end)
             virtq_device_flush(&device);
             expect_packed_used(start % num, 0, 8, wrap);
             for (uint32_t i = 1; i < num; i++)
-                cr_assert_neq(packed_flags((start + i) % num) & (PACKED_AVAIL | PACKED_USED),
+                cr_assert_neq(packed_flags((start + i) % num) & (RAWP_AVAIL | RAWP_USED),
                               used_mark((start + i) % num > start % num ? wrap : !wrap));
             last = peer.slot;
             wrap = peer.wrap;
@@ -1009,7 +1007,7 @@ Test(in_order_device, a_partly_filled_buffer_ends_its_batch)
     expect_packed_used(0, 6, 10, true);
     expect_packed_used(1, 2, 20, true);
     expect_packed_used(3, 5, 64, true);
-    cr_assert_eq(packed_flags(2), RAW_WRITE | PACKED_AVAIL, "inside a list");
+    cr_assert_eq(packed_flags(2), RAW_WRITE | RAWP_AVAIL, "inside a list");
 }
 
 Test(in_order_device, a_flush_closes_the_batch)
@@ -1037,7 +1035,7 @@ Test(in_order_device, a_flush_closes_the_batch)
     virtq_device_flush(&device);
     expect_packed_used(0, 6, 64, true);
     expect_packed_used(1, 5, 64, true);
-    cr_assert_eq(packed_flags(3), RAW_WRITE | PACKED_AVAIL, "skipped");
+    cr_assert_eq(packed_flags(3), RAW_WRITE | RAWP_AVAIL, "skipped");
 }
 
 Test(in_order_device, without_the_feature_nothing_is_merged)
@@ -1080,7 +1078,7 @@ static bool read_entry(uint32_t *id, uint32_t *len)
     flags = packed_flags(reader.slot);
     *id = packed_id(reader.slot);
     *len = flags & RAW_WRITE ? packed_len(reader.slot) : 0;
-    return (flags & (PACKED_AVAIL | PACKED_USED)) == used_mark(reader.wrap);
+    return (flags & (RAWP_AVAIL | RAWP_USED)) == used_mark(reader.wrap);
 }
 
 static void reader_skip(const struct known *buffer)
