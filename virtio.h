@@ -25,13 +25,14 @@
  *     1. Configuration
  *     2. Register windows
  *     3. Features, status, errors
- *     4. Driver-side types
- *     5. Life cycle
- *     6. Device configuration
- *     7. Queues, kicks, interrupts
- *     8. Transport: PCI modern
- *     9. Transport: PCI legacy
- *     10. Transport: virtio-mmio
+ *     4. Registers
+ *     5. Driver-side types
+ *     6. Life cycle
+ *     7. Device configuration
+ *     8. Queues, kicks, interrupts
+ *     9. Transport: PCI modern
+ *     10. Transport: PCI legacy
+ *     11. Transport: virtio-mmio
  */
 #ifndef VIRTIO_CORE_H
 #define VIRTIO_CORE_H
@@ -465,9 +466,101 @@ VIRTIO_INLINE uint16_t virtio_pci_device_type(uint16_t vendor, uint16_t device, 
 }
 /** @} */
 
+/* ---------------------------------------------------------------------------
+ * 4. Registers
+ * --------------------------------------------------------------------------- */
+/**
+ * @defgroup virtio_registers Registers
+ * Byte offsets, for either side.
+ * @{
+ */
+
+/** Common configuration, 4.1.4.3. */
+enum virtio_pci_common {
+    VIRTIO_COMMON_DEVICE_FEATURE_SELECT = 0,
+    VIRTIO_COMMON_DEVICE_FEATURE = 4,
+    VIRTIO_COMMON_DRIVER_FEATURE_SELECT = 8,
+    VIRTIO_COMMON_DRIVER_FEATURE = 12,
+    VIRTIO_COMMON_CONFIG_MSIX_VECTOR = 16,
+    VIRTIO_COMMON_NUM_QUEUES = 18,
+    VIRTIO_COMMON_DEVICE_STATUS = 20,
+    VIRTIO_COMMON_CONFIG_GENERATION = 21,
+    VIRTIO_COMMON_QUEUE_SELECT = 22,
+    VIRTIO_COMMON_QUEUE_SIZE = 24,
+    VIRTIO_COMMON_QUEUE_MSIX_VECTOR = 26,
+    VIRTIO_COMMON_QUEUE_ENABLE = 28,
+    VIRTIO_COMMON_QUEUE_NOTIFY_OFF = 30,
+    VIRTIO_COMMON_QUEUE_DESC = 32,
+    VIRTIO_COMMON_QUEUE_DRIVER = 40,
+    VIRTIO_COMMON_QUEUE_DEVICE = 48,
+    VIRTIO_COMMON_LENGTH = 56, /**< of VIRTIO 1.0 and 1.1; later fields belong to features */
+    VIRTIO_COMMON_QUEUE_NOTIF_CONFIG_DATA = 56, /**< NOTIF_CONFIG_DATA */
+    VIRTIO_COMMON_QUEUE_RESET = 58,             /**< RING_RESET */
+    VIRTIO_COMMON_ADMIN_QUEUE_INDEX = 60,       /**< ADMIN_VQ */
+    VIRTIO_COMMON_ADMIN_QUEUE_NUM = 62,
+    VIRTIO_COMMON_END = 64 /**< of VIRTIO 1.3 and 1.4 */
+};
+
+/** A vector register that maps to nothing (4.1.5.1.2). */
+enum { VIRTIO_VECTOR_NONE = 0xffff };
+
+/** Legacy header in BAR0, 4.1.4.10, and the header of the 2011 RFC, which has the registers up to the
+ *  vectors in the same places but for the two that it leaves to structures of their own. */
+enum virtio_pci_legacy_reg {
+    VIRTIO_LEGACY_DEVICE_FEATURES = 0,
+    VIRTIO_LEGACY_DRIVER_FEATURES = 4,
+    VIRTIO_LEGACY_QUEUE_ADDRESS = 8,
+    VIRTIO_LEGACY_QUEUE_SIZE = 12,
+    VIRTIO_LEGACY_QUEUE_SELECT = 14,
+    VIRTIO_LEGACY_QUEUE_NOTIFY = 16, /**< RFC: reserved */
+    VIRTIO_LEGACY_DEVICE_STATUS = 18,
+    VIRTIO_LEGACY_ISR = 19,           /**< RFC: reserved */
+    VIRTIO_LEGACY_CONFIG_VECTOR = 20, /**< legacy: only while MSI-X is on */
+    VIRTIO_LEGACY_QUEUE_VECTOR = 22,  /**< likewise */
+    VIRTIO_LEGACY_CONFIG = 20,        /**< legacy device configuration while MSI-X is off */
+    VIRTIO_LEGACY_CONFIG_MSIX = 24,   /**< and while it is on (L-PLEG-05) */
+    VIRTIO_RFC_DEVICE_FEATURES_HIGH = 24, /**< RFC only: features 32 to 63 */
+    VIRTIO_RFC_DRIVER_FEATURES_HIGH = 28,
+    VIRTIO_RFC_LENGTH = 32
+};
+
+/** Registers, 4.2.2; all 32 bits wide. */
+enum virtio_mmio_reg {
+    VIRTIO_MMIO_REG_MAGIC = 0x000,
+    VIRTIO_MMIO_REG_VERSION = 0x004,
+    VIRTIO_MMIO_REG_DEVICE_ID = 0x008,
+    VIRTIO_MMIO_REG_VENDOR_ID = 0x00c,
+    VIRTIO_MMIO_REG_DEVICE_FEATURES = 0x010,
+    VIRTIO_MMIO_REG_DEVICE_FEATURES_SEL = 0x014,
+    VIRTIO_MMIO_REG_DRIVER_FEATURES = 0x020,
+    VIRTIO_MMIO_REG_DRIVER_FEATURES_SEL = 0x024,
+    VIRTIO_MMIO_REG_GUEST_PAGE_SIZE = 0x028, /**< version 1 */
+    VIRTIO_MMIO_REG_QUEUE_SEL = 0x030,
+    VIRTIO_MMIO_REG_QUEUE_SIZE_MAX = 0x034,
+    VIRTIO_MMIO_REG_QUEUE_SIZE = 0x038,
+    VIRTIO_MMIO_REG_QUEUE_ALIGN = 0x03c, /**< version 1 */
+    VIRTIO_MMIO_REG_QUEUE_PFN = 0x040,   /**< version 1 */
+    VIRTIO_MMIO_REG_QUEUE_READY = 0x044,
+    VIRTIO_MMIO_REG_QUEUE_NOTIFY = 0x050,
+    VIRTIO_MMIO_REG_IRQ_STATUS = 0x060,
+    VIRTIO_MMIO_REG_IRQ_ACK = 0x064,
+    VIRTIO_MMIO_REG_STATUS = 0x070,
+    VIRTIO_MMIO_REG_QUEUE_DESC = 0x080,
+    VIRTIO_MMIO_REG_QUEUE_DRIVER = 0x090,
+    VIRTIO_MMIO_REG_QUEUE_DEVICE = 0x0a0,
+    VIRTIO_MMIO_REG_SHM_SEL = 0x0ac,
+    VIRTIO_MMIO_REG_SHM_LENGTH = 0x0b0,
+    VIRTIO_MMIO_REG_SHM_BASE = 0x0b8,
+    VIRTIO_MMIO_REG_QUEUE_RESET = 0x0c0,
+    VIRTIO_MMIO_REG_CONFIG_GENERATION = 0x0fc,
+    VIRTIO_MMIO_REG_CONFIG = 0x100
+};
+#define VIRTIO_MMIO_MAGIC_NUMBER 0x74726976u
+/** @} */
+
 #if VIRTIO_HAVE_DRIVER
 /* ---------------------------------------------------------------------------
- * 4. Driver-side types
+ * 5. Driver-side types
  * --------------------------------------------------------------------------- */
 /**
  * @defgroup virtio_drv Driver side
@@ -572,7 +665,7 @@ enum { VIRTIO_RING_ALIGN = 64 /**< the device area starts on a cache line of its
 #define VIRTIO_QUEUE_BYTES_LEGACY(num) VIRTQ_BYTES((num), VIRTQ_LEGACY_ALIGN)
 
 /* ---------------------------------------------------------------------------
- * 5. Life cycle
+ * 6. Life cycle
  * --------------------------------------------------------------------------- */
 
 /* Sets bits, never clears one (D-STATUS-02). */
@@ -721,7 +814,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE bool virtio_drv_needs_reset(const struct virtio_d
 }
 
 /* ---------------------------------------------------------------------------
- * 6. Device configuration
+ * 7. Device configuration
  * --------------------------------------------------------------------------- */
 
 /** One field: byte offset, and width of 1, 2, 4 or 8 bytes (8 is read as two halves). */
@@ -800,7 +893,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_config_read(const struct virtio_dr
 }
 
 /* ---------------------------------------------------------------------------
- * 7. Queues, kicks, interrupts
+ * 8. Queues, kicks, interrupts
  * --------------------------------------------------------------------------- */
 
 VIRTIO_INLINE uint32_t virtio_drv_ring_align_(const struct virtio_drv *drv)
@@ -966,31 +1059,8 @@ VIRTIO_INLINE bool virtio_window_usable_(const struct virtio_window *w, uint32_t
 }
 
 /* ---------------------------------------------------------------------------
- * 8. Transport: PCI modern
+ * 9. Transport: PCI modern
  * --------------------------------------------------------------------------- */
-
-/** Common configuration, 4.1.4.3. */
-enum virtio_pci_common {
-    VIRTIO_COMMON_DEVICE_FEATURE_SELECT = 0,
-    VIRTIO_COMMON_DEVICE_FEATURE = 4,
-    VIRTIO_COMMON_DRIVER_FEATURE_SELECT = 8,
-    VIRTIO_COMMON_DRIVER_FEATURE = 12,
-    VIRTIO_COMMON_CONFIG_MSIX_VECTOR = 16,
-    VIRTIO_COMMON_NUM_QUEUES = 18,
-    VIRTIO_COMMON_DEVICE_STATUS = 20,
-    VIRTIO_COMMON_CONFIG_GENERATION = 21,
-    VIRTIO_COMMON_QUEUE_SELECT = 22,
-    VIRTIO_COMMON_QUEUE_SIZE = 24,
-    VIRTIO_COMMON_QUEUE_MSIX_VECTOR = 26,
-    VIRTIO_COMMON_QUEUE_ENABLE = 28,
-    VIRTIO_COMMON_QUEUE_NOTIFY_OFF = 30,
-    VIRTIO_COMMON_QUEUE_DESC = 32,
-    VIRTIO_COMMON_QUEUE_DRIVER = 40,
-    VIRTIO_COMMON_QUEUE_DEVICE = 48,
-    VIRTIO_COMMON_LENGTH = 56, /**< of VIRTIO 1.0 and 1.1; later fields belong to features */
-    VIRTIO_COMMON_QUEUE_NOTIF_CONFIG_DATA = 56, /**< NOTIF_CONFIG_DATA */
-    VIRTIO_COMMON_QUEUE_RESET = 58              /**< RING_RESET */
-};
 
 VIRTIO_INLINE uint8_t virtio_modern_status_get_(const struct virtio_drv *drv)
 {
@@ -1163,22 +1233,8 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_pci_modern(struct virtio_drv *drv,
 }
 
 /* ---------------------------------------------------------------------------
- * 9. Transport: PCI legacy
+ * 10. Transport: PCI legacy
  * --------------------------------------------------------------------------- */
-
-/** Legacy header in BAR0, 4.1.4.10. */
-enum virtio_pci_legacy_reg {
-    VIRTIO_LEGACY_DEVICE_FEATURES = 0,
-    VIRTIO_LEGACY_DRIVER_FEATURES = 4,
-    VIRTIO_LEGACY_QUEUE_ADDRESS = 8,
-    VIRTIO_LEGACY_QUEUE_SIZE = 12,
-    VIRTIO_LEGACY_QUEUE_SELECT = 14,
-    VIRTIO_LEGACY_QUEUE_NOTIFY = 16,
-    VIRTIO_LEGACY_DEVICE_STATUS = 18,
-    VIRTIO_LEGACY_ISR = 19,
-    VIRTIO_LEGACY_CONFIG = 20,     /**< device configuration while MSI-X is off */
-    VIRTIO_LEGACY_CONFIG_MSIX = 24 /**< and while it is on (L-PLEG-05) */
-};
 
 VIRTIO_INLINE uint8_t virtio_legacy_status_get_(const struct virtio_drv *drv)
 {
@@ -1299,35 +1355,8 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_pci(struct virtio_drv *drv,
 }
 
 /* ---------------------------------------------------------------------------
- * 10. Transport: virtio-mmio
+ * 11. Transport: virtio-mmio
  * --------------------------------------------------------------------------- */
-
-/** Registers, 4.2.2; all 32 bits wide. */
-enum virtio_mmio_reg {
-    VIRTIO_MMIO_REG_MAGIC = 0x000,
-    VIRTIO_MMIO_REG_VERSION = 0x004,
-    VIRTIO_MMIO_REG_DEVICE_ID = 0x008,
-    VIRTIO_MMIO_REG_VENDOR_ID = 0x00c,
-    VIRTIO_MMIO_REG_DEVICE_FEATURES = 0x010,
-    VIRTIO_MMIO_REG_DEVICE_FEATURES_SEL = 0x014,
-    VIRTIO_MMIO_REG_DRIVER_FEATURES = 0x020,
-    VIRTIO_MMIO_REG_DRIVER_FEATURES_SEL = 0x024,
-    VIRTIO_MMIO_REG_QUEUE_SEL = 0x030,
-    VIRTIO_MMIO_REG_QUEUE_SIZE_MAX = 0x034,
-    VIRTIO_MMIO_REG_QUEUE_SIZE = 0x038,
-    VIRTIO_MMIO_REG_QUEUE_READY = 0x044,
-    VIRTIO_MMIO_REG_QUEUE_NOTIFY = 0x050,
-    VIRTIO_MMIO_REG_IRQ_STATUS = 0x060,
-    VIRTIO_MMIO_REG_IRQ_ACK = 0x064,
-    VIRTIO_MMIO_REG_STATUS = 0x070,
-    VIRTIO_MMIO_REG_QUEUE_DESC = 0x080,
-    VIRTIO_MMIO_REG_QUEUE_DRIVER = 0x090,
-    VIRTIO_MMIO_REG_QUEUE_DEVICE = 0x0a0,
-    VIRTIO_MMIO_REG_QUEUE_RESET = 0x0c0,
-    VIRTIO_MMIO_REG_CONFIG_GENERATION = 0x0fc,
-    VIRTIO_MMIO_REG_CONFIG = 0x100
-};
-#define VIRTIO_MMIO_MAGIC_NUMBER 0x74726976u
 
 VIRTIO_INLINE uint8_t virtio_mmio_status_get_(const struct virtio_drv *drv)
 {

@@ -11,7 +11,7 @@
  *
  * How to use:
  *
- *     struct virtio_pci_config config = {my_read32, my_function};
+ *     struct virtio_pci_config config = {my_read32, my_write32, my_function};
  *     struct virtio_pci_bar bars[6] = {...};       // as assigned; NONE where not reachable
  *     struct virtio_pci_layout layout;
  *     if (virtio_pci_scan(&layout, &config, bars, 0) == 0)
@@ -60,9 +60,13 @@
  *  CPU order (byte 0 of the dword is bits 7:0). */
 typedef uint32_t (*virtio_pci_read32_fn)(void *ctx, uint16_t offset);
 
+/** Writes one dword of configuration space, all four bytes of it. */
+typedef void (*virtio_pci_write32_fn)(void *ctx, uint16_t offset, uint32_t value);
+
 /** A function's configuration space: ports 0xcf8/0xcfc, ECAM, a dump, a socket. */
 struct virtio_pci_config {
     virtio_pci_read32_fn read32;
+    virtio_pci_write32_fn write32; /**< NULL if it can only be read, as a dump */
     void *ctx;
 };
 

@@ -97,7 +97,7 @@ static void modern_set(uint32_t multiplier)
 
 static int scan(struct virtio_pci_layout *layout, unsigned policy)
 {
-    struct virtio_pci_config config = {read32, &space};
+    struct virtio_pci_config config = {read32, NULL, &space};
 
     return virtio_pci_scan(layout, &config, space.bars, policy);
 }

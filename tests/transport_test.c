@@ -141,7 +141,7 @@ static void power_on(enum function_view view)
 
 static int take_pci(void)
 {
-    struct virtio_pci_config config = {function_pci_read32, &rig.function};
+    struct virtio_pci_config config = {function_pci_read32, NULL, &rig.function};
     struct virtio_window windows[6];
     struct virtio_pci_layout layout;
     struct virtio_pci_bar bars[6];

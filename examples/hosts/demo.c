@@ -98,7 +98,7 @@ static const char *view_name(enum function_view view)
 
 static int find_pci(struct machine *machine)
 {
-    struct virtio_pci_config config = {function_pci_read32, &machine->function};
+    struct virtio_pci_config config = {function_pci_read32, NULL, &machine->function};
     struct virtio_window windows[6];
     struct virtio_pci_layout layout;
     struct virtio_pci_bar bars[6];

@@ -84,7 +84,7 @@ static void enable_msix(const struct function *f, const struct virtio_pci_layout
 static int scan(const struct function *f, const struct qtest_pci_bar bars[6],
                 struct virtio_pci_layout *layout)
 {
-    struct virtio_pci_config config = {config_read, (void *)f};
+    struct virtio_pci_config config = {config_read, NULL, (void *)f};
     struct virtio_pci_bar reach[6];
 
     for (unsigned i = 0; i < 6; i++) {
