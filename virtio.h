@@ -4,7 +4,8 @@
  * @brief Register access, transports and the device life cycle, driver side.
  *
  * This file finds nothing and allocates nothing: the caller maps registers and memory, this file
- * knows what they mean. It follows VIRTIO 1.0 to 1.4 (PCI, virtio-mmio version 2) and legacy PCI.
+ * knows what they mean. It follows VIRTIO 1.0 to 1.4, legacy and the 2011 RFC "flexible
+ * configuration layout": PCI in its three layouts and virtio-mmio of versions 1 and 2.
  * It includes the two other headers, which also work alone.
  *
  * How to use:
@@ -26,13 +27,14 @@
  *     2. Register windows
  *     3. Features, status, errors
  *     4. Registers
- *     5. Driver-side types
- *     6. Life cycle
- *     7. Device configuration
- *     8. Queues, kicks, interrupts
- *     9. Transport: PCI modern
- *     10. Transport: PCI legacy
- *     11. Transport: virtio-mmio
+ *     5. PCI configuration space
+ *     6. Driver-side types
+ *     7. Life cycle
+ *     8. Device configuration
+ *     9. Queues, kicks, interrupts
+ *     10. Transport: PCI modern
+ *     11. Transport: PCI legacy and RFC-2011
+ *     12. Transport: virtio-mmio
  */
 #ifndef VIRTIO_CORE_H
 #define VIRTIO_CORE_H
@@ -279,6 +281,14 @@ VIRTIO_INLINE void virtio_window_write64(const struct virtio_window *w, uint32_t
     virtio_window_write32(w, offset + 4, (uint32_t)(value >> 32));
 }
 
+/** Reads a 64-bit register as two 32-bit ones; not one moment's value if it changes. */
+VIRTIO_INLINE uint64_t virtio_window_read64(const struct virtio_window *w, uint32_t offset)
+{
+    uint32_t low = virtio_window_read32(w, offset);
+
+    return low | (uint64_t)virtio_window_read32(w, offset + 4) << 32;
+}
+
 /** A window inside another; `offset` + `length` must lie inside `w`. */
 VIRTIO_INLINE struct virtio_window virtio_window_sub(const struct virtio_window *w, uint64_t offset,
                                                      uint32_t length)
@@ -338,10 +348,10 @@ enum virtio_irq { VIRTIO_IRQ_QUEUE = 1, VIRTIO_IRQ_CONFIG = 2 };
 enum virtio_err {
     VIRTIO_ERR_NO_DEVICE = -60, /**< virtio-mmio slot without a device (DeviceID 0): stay silent */
     VIRTIO_ERR_MAGIC = -61,     /**< not a virtio-mmio slot */
-    VIRTIO_ERR_VERSION = -62,   /**< virtio-mmio version not supported */
+    VIRTIO_ERR_VERSION = -62,   /**< virtio-mmio version not supported, or left out of this build */
     VIRTIO_ERR_WINDOW = -63,    /**< registers not mapped, too short or of a kind this CPU lacks */
     VIRTIO_ERR_LAYOUT = -64,    /**< PCI layout not supported */
-    VIRTIO_ERR_TIMEOUT = -65,   /**< the device, or a queue, did not finish its reset in time */
+    VIRTIO_ERR_TIMEOUT = -65,   /**< the device did not finish what it was asked for in time */
     VIRTIO_ERR_GONE = -66,      /**< the device reads as all ones: unplugged */
     VIRTIO_ERR_NOT_MODERN = -67, /**< VERSION_1 missing on a transport that needs it */
     VIRTIO_ERR_REQUIRED = -68,   /**< a required feature is not offered */
@@ -350,11 +360,15 @@ enum virtio_err {
     VIRTIO_ERR_CONFIG_UNSTABLE = -71, /**< configuration changed at every try */
     VIRTIO_ERR_NO_QUEUE = -72,   /**< the device has no such queue */
     VIRTIO_ERR_QUEUE_BUSY = -73, /**< the queue is in use: reset first */
-    VIRTIO_ERR_QUEUE_SIZE = -74, /**< queue size above the device's, or not the fixed one (legacy) */
+    VIRTIO_ERR_QUEUE_SIZE = -74, /**< above the device's, or not the fixed one (legacy PCI) */
     VIRTIO_ERR_QUEUE_MEMORY = -75, /**< ring memory too small, not aligned or out of reach */
     VIRTIO_ERR_NOTIFY = -76,     /**< the queue's notify address lies outside its structure */
     VIRTIO_ERR_QUEUE_REFUSED = -77, /**< the device did not take the queue */
-    VIRTIO_ERR_NO_RESET = -78 /**< RING_RESET not negotiated */
+    VIRTIO_ERR_NO_RESET = -78, /**< RING_RESET not negotiated */
+    VIRTIO_ERR_NEEDS_RESET = -79, /**< the device failed while it was waited for */
+    VIRTIO_ERR_VECTOR = -80,     /**< the device has no such vector, or none at all */
+    VIRTIO_ERR_NO_SUSPEND = -81, /**< SUSPEND not negotiated, or the device is not running */
+    VIRTIO_ERR_NO_REGION = -82   /**< the device has no shared memory region of this id */
 };
 
 /** Text of any error of the three headers; never NULL. Any context. */
@@ -368,7 +382,7 @@ VIRTIO_INLINE const char *virtio_err_name(int err)
     case VIRTIO_ERR_VERSION: return "virtio-mmio version not supported";
     case VIRTIO_ERR_WINDOW: return "register window missing, too short or of the wrong kind";
     case VIRTIO_ERR_LAYOUT: return "PCI register layout not supported";
-    case VIRTIO_ERR_TIMEOUT: return "device did not finish its reset in time";
+    case VIRTIO_ERR_TIMEOUT: return "device did not finish in time";
     case VIRTIO_ERR_GONE: return "device is gone";
     case VIRTIO_ERR_NOT_MODERN: return "device does not offer VERSION_1";
     case VIRTIO_ERR_REQUIRED: return "device does not offer a required feature";
@@ -382,6 +396,10 @@ VIRTIO_INLINE const char *virtio_err_name(int err)
     case VIRTIO_ERR_NOTIFY: return "queue notify address outside its structure";
     case VIRTIO_ERR_QUEUE_REFUSED: return "device did not enable the queue";
     case VIRTIO_ERR_NO_RESET: return "queues of this device cannot be reset alone";
+    case VIRTIO_ERR_NEEDS_RESET: return "device failed and needs a reset";
+    case VIRTIO_ERR_VECTOR: return "device did not take the interrupt vector";
+    case VIRTIO_ERR_NO_SUSPEND: return "device cannot be suspended now";
+    case VIRTIO_ERR_NO_REGION: return "device has no such shared memory region";
     default: break;
     }
     name = virtq_err_name(err);
@@ -407,9 +425,34 @@ VIRTIO_INLINE void virtio_features_add(struct virtio_features *set, unsigned bit
     set->word[bit / 32] |= 1u << (bit % 32);
 }
 
+/** `bit` is worth nothing without `needs`: an edge of a device type's feature graph (D-FEAT-01). */
+struct virtio_feature_rule {
+    uint8_t bit;
+    uint8_t needs;
+};
+
+/** Takes out every feature whose prerequisite is missing, and what needed those in turn. */
+VIRTIO_INLINE void virtio_features_prune(struct virtio_features *set,
+                                         const struct virtio_feature_rule *rules, unsigned count)
+{
+    bool changed = true;
+
+    /* Each round but the last takes out a bit, so that there are no more than 129. */
+    while (changed) {
+        changed = false;
+        for (unsigned i = 0; i < count; i++) {
+            if (!virtio_features_has(set, rules[i].bit) ||
+                virtio_features_has(set, rules[i].needs))
+                continue;
+            set->word[rules[i].bit / 32] &= ~(1u << (rules[i].bit % 32));
+            changed = true;
+        }
+    }
+}
+
 /** Adds every feature of the ring that this library knows: a driver that wants them all says so
- *  without naming them, and is the same for each. With IN_ORDER the written length of a buffer that a
- *  device skips in a batch is its whole writable length (VIRTIO 2.7.9). */
+ *  without naming them, and is the same for each. With IN_ORDER the written length of a buffer that
+ *  a device skips in a batch is its whole writable length (VIRTIO 2.7.9). */
 VIRTIO_INLINE void virtio_features_add_ring(struct virtio_features *set)
 {
     static const uint8_t bits[] = {
@@ -440,6 +483,12 @@ VIRTIO_INLINE struct virtio_ring_bit_ virtio_ring_bit_at_(unsigned i)
         {VIRTIO_FEATURE_NOTIFY_ON_EMPTY, VIRTQ_NOTIFY_ON_EMPTY}};
 
     return bits[i];
+}
+
+/* Is legacy part of this build? (VIRTIO_RING_FLAGS) */
+VIRTIO_INLINE bool virtio_has_legacy_(void)
+{
+    return virtq_has_(VIRTQ_LEGACY, VIRTQ_LEGACY);
 }
 
 /** Ring flags (enum virtq_flag) that follow from a negotiated feature set, for either side. */
@@ -504,8 +553,8 @@ enum virtio_pci_common {
 /** A vector register that maps to nothing (4.1.5.1.2). */
 enum { VIRTIO_VECTOR_NONE = 0xffff };
 
-/** Legacy header in BAR0, 4.1.4.10, and the header of the 2011 RFC, which has the registers up to the
- *  vectors in the same places but for the two that it leaves to structures of their own. */
+/** Legacy header in BAR0, 4.1.4.10, and the header of the 2011 RFC, which has the registers up to
+ *  the vectors in the same places but for the two that it leaves to structures of their own. */
 enum virtio_pci_legacy_reg {
     VIRTIO_LEGACY_DEVICE_FEATURES = 0,
     VIRTIO_LEGACY_DRIVER_FEATURES = 4,
@@ -558,9 +607,129 @@ enum virtio_mmio_reg {
 #define VIRTIO_MMIO_MAGIC_NUMBER 0x74726976u
 /** @} */
 
+/* ---------------------------------------------------------------------------
+ * 5. PCI configuration space
+ * --------------------------------------------------------------------------- */
+/**
+ * @defgroup virtio_pci_access PCI configuration space
+ * Ready-made struct virtio_pci_config for virtio_pci_caps.h, over any window. A caller's own
+ * functions do as well. Serialise all accesses that share an address port or a PCI_CFG capability.
+ * @{
+ */
+
+/** Configuration mechanism 1: an address and a data port, 0xcf8 and 0xcfc on a PC. Reaches the
+ *  first 256 bytes of a function. */
+struct virtio_pci_cf8 {
+    struct virtio_window ports; /**< 8 bytes: address at 0, data at 4 */
+    uint32_t function;          /**< virtio_pci_bdf() << 8 */
+};
+
+/** Bus 0 to 255, device 0 to 31, function 0 to 7 as PCI numbers them. */
+VIRTIO_INLINE uint16_t virtio_pci_bdf(unsigned bus, unsigned device, unsigned function)
+{
+    return (uint16_t)(bus << 8 | device << 3 | function);
+}
+
+VIRTIO_INLINE uint32_t virtio_cf8_read32_(void *ctx, uint16_t offset)
+{
+    const struct virtio_pci_cf8 *at = (const struct virtio_pci_cf8 *)ctx;
+
+    virtio_window_write32(&at->ports, 0, 0x80000000u | at->function | (offset & 0xfcu));
+    return virtio_window_read32(&at->ports, 4);
+}
+VIRTIO_INLINE void virtio_cf8_write32_(void *ctx, uint16_t offset, uint32_t value)
+{
+    const struct virtio_pci_cf8 *at = (const struct virtio_pci_cf8 *)ctx;
+
+    virtio_window_write32(&at->ports, 0, 0x80000000u | at->function | (offset & 0xfcu));
+    virtio_window_write32(&at->ports, 4, value);
+}
+
+/** The configuration space of a function through an address and a data port; `at` is kept. */
+VIRTIO_INLINE struct virtio_pci_config virtio_pci_config_cf8(struct virtio_pci_cf8 *at)
+{
+    struct virtio_pci_config config = {virtio_cf8_read32_, virtio_cf8_write32_, at};
+
+    return config;
+}
+
+/** Where a function's 4096 bytes lie in an ECAM window whose first bus is 0. */
+VIRTIO_INLINE uint64_t virtio_pci_ecam_offset(uint16_t bdf)
+{
+    return (uint64_t)bdf << 12;
+}
+
+VIRTIO_INLINE uint32_t virtio_ecam_read32_(void *ctx, uint16_t offset)
+{
+    return virtio_window_read32((const struct virtio_window *)ctx, offset & ~3u);
+}
+VIRTIO_INLINE void virtio_ecam_write32_(void *ctx, uint16_t offset, uint32_t value)
+{
+    virtio_window_write32((const struct virtio_window *)ctx, offset & ~3u, value);
+}
+
+/** The configuration space of a function in memory: `function` is a window of its 4096 bytes, and
+ *  is kept. */
+VIRTIO_INLINE struct virtio_pci_config virtio_pci_config_ecam(struct virtio_window *function)
+{
+    struct virtio_pci_config config = {virtio_ecam_read32_, virtio_ecam_write32_, function};
+
+    return config;
+}
+
+/** Reaches BARs through the PCI_CFG capability of the function itself, where they cannot be mapped:
+ *  early firmware, mostly. Slow: four configuration accesses for one of a register. */
+struct virtio_pci_cfg_access {
+    const struct virtio_pci_config *config; /**< with write32 */
+    uint8_t cap;                            /**< virtio_pci_layout::pci_cfg, not 0 */
+};
+
+/* Points the capability at a register; `address` is BAR and offset as virtio_pci_cfg_window() put
+ * them. */
+VIRTIO_INLINE const struct virtio_pci_config *virtio_pci_cfg_aim_(
+    const struct virtio_pci_cfg_access *at, uint64_t address, unsigned width)
+{
+    at->config->write32(at->config->ctx, (uint16_t)(at->cap + 4), (uint32_t)(address >> 32));
+    at->config->write32(at->config->ctx, (uint16_t)(at->cap + 8), (uint32_t)address);
+    at->config->write32(at->config->ctx, (uint16_t)(at->cap + 12), width);
+    return at->config;
+}
+VIRTIO_INLINE uint32_t virtio_pci_cfg_read_(void *ctx, uint64_t address, unsigned width)
+{
+    const struct virtio_pci_cfg_access *at = (const struct virtio_pci_cfg_access *)ctx;
+    const struct virtio_pci_config *config = virtio_pci_cfg_aim_(at, address, width);
+
+    /* The first `width` bytes of the data field are the register's, the rest is anything. */
+    return config->read32(config->ctx, (uint16_t)(at->cap + 16)) & (UINT32_MAX >> (32 - 8 * width));
+}
+VIRTIO_INLINE void virtio_pci_cfg_write_(void *ctx, uint64_t address, unsigned width,
+                                         uint32_t value)
+{
+    const struct virtio_pci_cfg_access *at = (const struct virtio_pci_cfg_access *)ctx;
+    const struct virtio_pci_config *config = virtio_pci_cfg_aim_(at, address, width);
+
+    config->write32(config->ctx, (uint16_t)(at->cap + 16), value);
+}
+
+/**
+ * A window of BAR `bar` that goes through the PCI_CFG capability.
+ * @param at      is kept
+ * @param length  bytes of the BAR
+ * VIRTIO 4.1.4.9; D-PCFG-01: access structures that another capability announces and nothing else.
+ */
+VIRTIO_INLINE struct virtio_window virtio_pci_cfg_window(struct virtio_pci_cfg_access *at,
+                                                         uint8_t bar, uint32_t length)
+{
+    static const struct virtio_window_ops ops = {virtio_pci_cfg_read_, virtio_pci_cfg_write_};
+    struct virtio_window window = {(uint64_t)bar << 32, length, VIRTIO_WINDOW_CALLER, &ops, at};
+
+    return window;
+}
+/** @} */
+
 #if VIRTIO_HAVE_DRIVER
 /* ---------------------------------------------------------------------------
- * 5. Driver-side types
+ * 6. Driver-side types
  * --------------------------------------------------------------------------- */
 /**
  * @defgroup virtio_drv Driver side
@@ -590,7 +759,7 @@ struct virtio_queue_addresses {
 /** One transport. Own transports are as good as the ones of this file: fill in such a table and
  *  set virtio_drv::transport. None of these is on a hot path. */
 struct virtio_transport {
-    const char *name;
+    const char *name; /**< for messages */
     uint8_t (*status_get)(const struct virtio_drv *drv);
     void (*status_set)(const struct virtio_drv *drv, uint8_t status);
     uint32_t (*features_get)(const struct virtio_drv *drv, unsigned word);
@@ -605,25 +774,38 @@ struct virtio_transport {
      *  the queue is not enabled. */
     int (*queue_enable)(const struct virtio_drv *drv, uint16_t index,
                         const struct virtio_queue_addresses *at, struct virtio_notify *notify);
-    /** Selects the queue and asks for its reset, or tells whether that is still going on. NULL where
-     *  there is no such register. */
+    /** Selects the queue and asks for its reset, or tells whether that is still going on. NULL
+     *  where there is no such register. */
     void (*queue_reset)(const struct virtio_drv *drv, uint16_t index);
     bool (*queue_resetting)(const struct virtio_drv *drv);
     uint32_t (*irq_status)(const struct virtio_drv *drv);
     void (*irq_ack)(const struct virtio_drv *drv, uint32_t causes);
-    bool legacy; /**< 32 feature bits, no FEATURES_OK, fixed queue size, CPU byte order */
+    /** Map the configuration interrupt, or that of the queue just selected, to an MSI-X vector and
+     *  return what the device then says. NULL where there are no vectors. */
+    uint16_t (*config_vector)(const struct virtio_drv *drv, uint16_t vector);
+    uint16_t (*queue_vector)(const struct virtio_drv *drv, uint16_t vector);
+    /** Takes the queue just selected out of service, where that is more than the reset of the
+     *  queue: virtio-mmio and legacy. NULL if only a reset does it. */
+    void (*queue_stop)(const struct virtio_drv *drv);
+    bool legacy;     /**< no VERSION_1, no FEATURES_OK, legacy ring layout, CPU byte order */
+    bool fixed_size; /**< the queue size is the device's (D-LEG-04) */
 };
 
 /** A device as its driver sees it. Zero it, let a transport fill it in, then only read. */
 struct virtio_drv {
     const struct virtio_transport *transport;
-    struct virtio_window regs;   /**< common configuration, legacy header or mmio registers */
-    struct virtio_window notify; /**< PCI modern: the notification structure */
-    struct virtio_window isr;    /**< PCI modern: the ISR byte */
+    struct virtio_window regs;   /**< common configuration, (legacy) header or mmio registers */
+    struct virtio_window notify; /**< PCI: the notification structure or register */
+    struct virtio_window isr;    /**< PCI: the ISR byte */
     struct virtio_window config; /**< device configuration; kind NONE if there is none */
     uint32_t notify_multiplier;  /**< PCI modern, bytes */
     uint32_t device_type;        /**< virtio-mmio: DeviceID */
-    uint32_t transport_bits;     /**< feature bits 32 to 63 that need a register this transport has */
+    uint32_t transport_bits;     /**< feature bits 32 to 63 that the transport can carry; the caller
+                                      adds SR_IOV if the function has that capability (D-RES-05) */
+    uint8_t feature_words;       /**< 32-bit words of features that the transport has: 1 to 4 */
+    uint8_t rule_count;
+    const struct virtio_feature_rule *rules; /**< feature graph of the device type, `rule_count`
+                                                  edges. Set by the caller or left zero. */
     struct virtio_features offered;
     struct virtio_features accepted;
     /** Called between two looks at a busy device; returning false ends the wait with
@@ -652,7 +834,7 @@ struct virtio_drv_queue {
 
 /** What the caller gives to virtio_drv_queue_setup(). */
 struct virtio_queue_setup {
-    uint16_t num;              /**< queue size; legacy: exactly virtio_drv_queue_size() */
+    uint16_t num;              /**< queue size; legacy PCI: exactly virtio_drv_queue_size() */
     struct virtio_dma memory;  /**< virtio_drv_queue_bytes() bytes, kept while the queue lives;
                                     aligned to VIRTIO_RING_ALIGN, legacy: to 4096 */
     struct virtq_slot *slots;  /**< array of num, kept as well */
@@ -665,7 +847,7 @@ enum { VIRTIO_RING_ALIGN = 64 /**< the device area starts on a cache line of its
 #define VIRTIO_QUEUE_BYTES_LEGACY(num) VIRTQ_BYTES((num), VIRTQ_LEGACY_ALIGN)
 
 /* ---------------------------------------------------------------------------
- * 6. Life cycle
+ * 7. Life cycle
  * --------------------------------------------------------------------------- */
 
 /* Sets bits, never clears one (D-STATUS-02). */
@@ -711,7 +893,6 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_reset(const struct virtio_drv *drv
  *  VIRTIO 3.1.1 steps 1 to 3; D-INIT-01. */
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_begin(struct virtio_drv *drv)
 {
-    unsigned words = drv->transport->legacy ? 1 : 4;
     int err = virtio_drv_reset(drv);
 
     if (err != 0)
@@ -719,18 +900,35 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_begin(struct virtio_drv *drv)
     virtio_drv_status_add_(drv, VIRTIO_STATUS_ACKNOWLEDGE);
     virtio_drv_status_add_(drv, VIRTIO_STATUS_DRIVER);
     for (unsigned word = 0; word < 4; word++) {
-        drv->offered.word[word] = word < words ? drv->transport->features_get(drv, word) : 0;
-        drv->accepted.word[word] = 0;
+        drv->offered.word[word] = drv->accepted.word[word] = 0;
+        if (word < drv->feature_words)
+            drv->offered.word[word] = drv->transport->features_get(drv, word);
     }
     return 0;
 }
 
-/* Device-independent bits this library can honour. Bits 24 to 43 but 41 and 42 are ours to judge,
- * the rest belongs to the device type (L-FEAT-01, D-FEAT-02, T-37). ACCESS_PLATFORM only says that
- * device addresses are not physical, which is the caller's choice already; ANY_LAYOUT speaks of
- * legacy framing; bit 30 is never accepted (D-LEG-10). */
+/* Bits 32 to 63 that do not depend on ring flags. In legacy mode only device types have some there,
+ * 41 and 42 among them (GUEST_RSC4 and 6 of net); in modern mode 41 is ADMIN_VQ (T-07).
+ * ACCESS_PLATFORM only says that device addresses are not physical, which is the caller's choice
+ * already. */
+VIRTIO_INLINE uint32_t virtio_drv_allowed_high_(const struct virtio_drv *drv)
+{
+    const uint32_t device_type = 0xfffc0000u | 1u << (42 - 32);
+
+    if (drv->transport->legacy)
+        return device_type | 1u << (41 - 32);
+    return device_type | 1u << (VIRTIO_FEATURE_VERSION_1 - 32) |
+           1u << (VIRTIO_FEATURE_ACCESS_PLATFORM - 32) |
+           1u << (VIRTIO_FEATURE_NOTIFICATION_DATA - 32) | 1u << (VIRTIO_FEATURE_SUSPEND - 32) |
+           drv->transport_bits;
+}
+
+/* Bits this library can honour, device types' bits included: those are the front-end's to judge,
+ * which names what it wants (L-FEAT-01, D-FEAT-02, T-37). Bit 30 is never accepted (D-LEG-10), and
+ * NOTIFY_ON_EMPTY and ANY_LAYOUT speak of legacy only. */
 VIRTIO_INLINE uint32_t virtio_drv_allowed_(const struct virtio_drv *drv, unsigned word)
 {
+    bool legacy = drv->transport->legacy;
     uint32_t bits = 0;
 
     if (word > 1)
@@ -741,13 +939,22 @@ VIRTIO_INLINE uint32_t virtio_drv_allowed_(const struct virtio_drv *drv, unsigne
         if (ring.bit / 32u == word && (ring.flag & VIRTQ_CAN_) != 0)
             bits |= 1u << (ring.bit % 32);
     }
-    if (word == 0 && drv->transport->legacy)
+    if (word == 1)
+        return (legacy ? 0 : bits) | virtio_drv_allowed_high_(drv);
+    if (legacy)
         return bits | 0x00ffffffu | 1u << VIRTIO_FEATURE_ANY_LAYOUT;
-    if (word == 0)
-        return (bits | 0x00ffffffu) & ~(1u << VIRTIO_FEATURE_NOTIFY_ON_EMPTY);
-    return bits | 0xfffc0000u | 1u << (VIRTIO_FEATURE_VERSION_1 - 32) |
-           1u << (VIRTIO_FEATURE_ACCESS_PLATFORM - 32) |
-           1u << (VIRTIO_FEATURE_NOTIFICATION_DATA - 32) | drv->transport_bits;
+    return (bits | 0x00ffffffu) & ~(1u << VIRTIO_FEATURE_NOTIFY_ON_EMPTY);
+}
+
+/* Does `set` have all of `required`? */
+VIRTIO_INLINE bool virtio_features_cover_(const struct virtio_features *set,
+                                          const struct virtio_features *required)
+{
+    for (unsigned word = 0; word < 4; word++) {
+        if (required->word[word] & ~set->word[word])
+            return false;
+    }
+    return true;
 }
 
 VIRTIO_INLINE int virtio_drv_choose_(struct virtio_drv *drv, const struct virtio_features *wanted,
@@ -756,13 +963,14 @@ VIRTIO_INLINE int virtio_drv_choose_(struct virtio_drv *drv, const struct virtio
     for (unsigned word = 0; word < 4; word++) {
         uint32_t want = wanted->word[word] | required->word[word];
 
-        if (word == 1)
+        if (word == 1 && !drv->transport->legacy)
             want |= 1u << (VIRTIO_FEATURE_VERSION_1 - 32); /* D-FEAT-06 */
         drv->accepted.word[word] =
             want & drv->offered.word[word] & virtio_drv_allowed_(drv, word);
-        if (required->word[word] & ~drv->accepted.word[word])
-            return VIRTIO_ERR_REQUIRED;
     }
+    virtio_features_prune(&drv->accepted, drv->rules, drv->rule_count);
+    if (!virtio_features_cover_(&drv->accepted, required))
+        return VIRTIO_ERR_REQUIRED;
     if (!drv->transport->legacy && !virtio_features_has(&drv->accepted, VIRTIO_FEATURE_VERSION_1))
         return VIRTIO_ERR_NOT_MODERN;
     return 0;
@@ -771,6 +979,7 @@ VIRTIO_INLINE int virtio_drv_choose_(struct virtio_drv *drv, const struct virtio
 /**
  * Accepts what is wanted, offered and supported by this library; the result is drv->accepted.
  * VERSION_1 is always wanted where the transport has it. On an error the device is told FAILED.
+ * A feature whose prerequisite (drv->rules) is not accepted is not accepted either.
  * @param wanted    the driver works without these
  * @param required  and not without these; may be all zero
  * @return 0, VIRTIO_ERR_REQUIRED, VIRTIO_ERR_NOT_MODERN, VIRTIO_ERR_FEATURES (the device refused)
@@ -786,9 +995,9 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_negotiate(struct virtio_drv *drv,
         virtio_drv_fail(drv);
         return err;
     }
-    for (unsigned word = 0; word < (drv->transport->legacy ? 1u : 4u); word++) {
-        /* Words 2 and 3 start at 0, and old devices know only two. */
-        if (word < 2 || drv->accepted.word[word] != 0)
+    for (unsigned word = 0; word < drv->feature_words; word++) {
+        /* They start at 0, and old devices know only some. */
+        if (word == 0 || drv->accepted.word[word] != 0)
             drv->transport->features_set(drv, word, drv->accepted.word[word]);
     }
     if (drv->transport->legacy)
@@ -807,14 +1016,75 @@ VIRTIO_INLINE void virtio_drv_ready(const struct virtio_drv *drv)
     virtio_drv_status_add_(drv, VIRTIO_STATUS_DRIVER_OK);
 }
 
-/** True if the device asks to be reset, or is gone. Look at each config interrupt (D-STATUS-05). */
+/** True if the device asks to be reset, or is gone. Look at each config interrupt (D-STATUS-05).
+ *  What is in flight then has no known outcome (D-STATUS-04): take it back with
+ *  virtq_driver_detach() after virtio_drv_restart(). */
 VIRTIO_NODISCARD VIRTIO_INLINE bool virtio_drv_needs_reset(const struct virtio_drv *drv)
 {
     return (drv->transport->status_get(drv) & VIRTIO_STATUS_NEEDS_RESET) != 0;
 }
 
+/**
+ * Recovers a device that needs a reset: resets it and negotiates the very features it had. The
+ * caller then goes on as after virtio_drv_negotiate(): takes back what was outstanding, sets the
+ * vectors and queues up anew, calls virtio_drv_ready() and repeats its requests.
+ * @return as virtio_drv_begin() and virtio_drv_negotiate(); VIRTIO_ERR_GONE ends the matter
+ * VIRTIO 2.1; D-STATUS-03, D-STATUS-04, V-FEAT-04.
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_restart(struct virtio_drv *drv)
+{
+    struct virtio_features same = drv->accepted;
+    int err = virtio_drv_begin(drv);
+
+    return err != 0 ? err : virtio_drv_negotiate(drv, &same, &same);
+}
+
+/* Waits until the device has `set` and not `clear` of the two bits that suspending toggles. */
+VIRTIO_INLINE int virtio_drv_wait_status_(const struct virtio_drv *drv, uint8_t set, uint8_t clear)
+{
+    uint32_t polls = 0;
+
+    do {
+        uint8_t status = drv->transport->status_get(drv);
+
+        if (status == VIRTIO_STATUS_GONE)
+            return VIRTIO_ERR_GONE;
+        if (status & VIRTIO_STATUS_NEEDS_RESET)
+            return VIRTIO_ERR_NEEDS_RESET;
+        if ((status & set) != 0 && (status & clear) == 0)
+            return 0;
+    } while (virtio_drv_wait_(drv, &polls));
+    return VIRTIO_ERR_TIMEOUT;
+}
+
+/**
+ * Suspends a running device and waits until it is. From the call on until virtio_drv_resume()
+ * returns 0 add no buffer, kick nothing and write no device configuration; completions may still
+ * arrive during the call.
+ * @return 0; VIRTIO_ERR_NO_SUSPEND; VIRTIO_ERR_NEEDS_RESET: it failed to; VIRTIO_ERR_TIMEOUT;
+ *         VIRTIO_ERR_GONE
+ * VIRTIO 3.4 (1.4); D-SUS-01, D-SUS-02.
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_suspend(const struct virtio_drv *drv)
+{
+    if (!virtio_features_has(&drv->accepted, VIRTIO_FEATURE_SUSPEND) ||
+        !(drv->transport->status_get(drv) & VIRTIO_STATUS_DRIVER_OK))
+        return VIRTIO_ERR_NO_SUSPEND;
+    virtio_drv_status_add_(drv, VIRTIO_STATUS_SUSPEND);
+    return virtio_drv_wait_status_(drv, VIRTIO_STATUS_SUSPEND, VIRTIO_STATUS_DRIVER_OK);
+}
+
+/** Lets a suspended device run again. @return as virtio_drv_suspend(). D-SUS-03. */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_resume(const struct virtio_drv *drv)
+{
+    if (!(drv->transport->status_get(drv) & VIRTIO_STATUS_SUSPEND))
+        return VIRTIO_ERR_NO_SUSPEND;
+    virtio_drv_status_add_(drv, VIRTIO_STATUS_DRIVER_OK);
+    return virtio_drv_wait_status_(drv, VIRTIO_STATUS_DRIVER_OK, VIRTIO_STATUS_SUSPEND);
+}
+
 /* ---------------------------------------------------------------------------
- * 7. Device configuration
+ * 8. Device configuration
  * --------------------------------------------------------------------------- */
 
 /** One field: byte offset, and width of 1, 2, 4 or 8 bytes (8 is read as two halves). */
@@ -823,11 +1093,27 @@ struct virtio_config_field {
     uint8_t width;
 };
 
+/* Legacy device configuration is in the CPU's byte order, windows are little-endian (L-PLEG-04,
+ * R-27). */
+VIRTIO_INLINE bool virtio_config_native_(const struct virtio_drv *drv)
+{
+    return VIRTIO_BIG_ENDIAN && drv->transport->legacy;
+}
+
+/* Natural widths only, within the device's configuration, which may be longer than anybody knows
+ * (D-CFG-04). */
+VIRTIO_INLINE bool virtio_config_field_ok_(const struct virtio_drv *drv,
+                                           struct virtio_config_field field)
+{
+    return drv->config.kind != VIRTIO_WINDOW_NONE && field.width <= drv->config.length &&
+           field.offset <= drv->config.length - field.width;
+}
+
 VIRTIO_INLINE uint64_t virtio_config_read_field_(const struct virtio_drv *drv,
                                                  struct virtio_config_field field)
 {
     const struct virtio_window *w = &drv->config;
-    bool native = VIRTIO_BIG_ENDIAN && drv->transport->legacy; /* L-PLEG-04 */
+    bool native = virtio_config_native_(drv);
     uint16_t half;
     uint32_t first, second;
 
@@ -877,8 +1163,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_config_read(const struct virtio_dr
     uint32_t (*generation)(const struct virtio_drv *) = drv->transport->config_generation;
 
     for (unsigned i = 0; i < count; i++) {
-        if (drv->config.kind == VIRTIO_WINDOW_NONE || fields[i].width > drv->config.length ||
-            fields[i].offset > drv->config.length - fields[i].width)
+        if (!virtio_config_field_ok_(drv, fields[i]))
             return VIRTIO_ERR_CONFIG_RANGE;
         values[i] = 0;
     }
@@ -892,8 +1177,40 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_config_read(const struct virtio_dr
     return VIRTIO_ERR_CONFIG_UNSTABLE;
 }
 
+/**
+ * Writes one field of the device configuration in its natural width; 8 bytes as two halves. Not
+ * before the features are negotiated (D-INIT-02), not while suspended (D-SUS-02).
+ * @return 0, VIRTIO_ERR_CONFIG_RANGE
+ * VIRTIO 2.5; D-CFG-05.
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_config_write(const struct virtio_drv *drv,
+                                                           struct virtio_config_field field,
+                                                           uint64_t value)
+{
+    const struct virtio_window *w = &drv->config;
+    bool native = virtio_config_native_(drv);
+    uint32_t low = (uint32_t)value, high = (uint32_t)(value >> 32);
+
+    if (!virtio_config_field_ok_(drv, field))
+        return VIRTIO_ERR_CONFIG_RANGE;
+    switch (field.width) {
+    case 1: virtio_window_write8(w, field.offset, (uint8_t)low); break;
+    case 2:
+        virtio_window_write16(w, field.offset,
+                              native ? __builtin_bswap16((uint16_t)low) : (uint16_t)low);
+        break;
+    case 4: virtio_window_write32(w, field.offset, native ? __builtin_bswap32(low) : low); break;
+    default:
+        virtio_window_write32(w, field.offset, native ? __builtin_bswap32(high) : low);
+        virtio_window_write32(w, (uint32_t)field.offset + 4,
+                              native ? __builtin_bswap32(low) : high);
+        break;
+    }
+    return 0;
+}
+
 /* ---------------------------------------------------------------------------
- * 8. Queues, kicks, interrupts
+ * 9. Queues, kicks, interrupts
  * --------------------------------------------------------------------------- */
 
 VIRTIO_INLINE uint32_t virtio_drv_ring_align_(const struct virtio_drv *drv)
@@ -945,7 +1262,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_setup(const struct virtio_dr
         return VIRTIO_ERR_NO_QUEUE;
     if (drv->transport->queue_in_use(drv)) /* its memory may be the very same: do not touch it */
         return VIRTIO_ERR_QUEUE_BUSY;
-    if (drv->transport->legacy ? setup->num != max : setup->num > max)
+    if (drv->transport->fixed_size ? setup->num != max : setup->num > max)
         return VIRTIO_ERR_QUEUE_SIZE;
     offsets = virtq_area_offsets(setup->num, align, flags);
     if (setup->memory.length < offsets.total || (setup->memory.device & (align - 1)) != 0)
@@ -986,6 +1303,89 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_reset(const struct virtio_dr
     return 0;
 }
 
+/**
+ * Takes one queue out of service on a transport that does so without a reset: virtio-mmio and
+ * legacy. The device may still be at work on a buffer when this returns; only a reset says when it
+ * is not.
+ * @return 0; VIRTIO_ERR_NO_RESET: this transport cannot; VIRTIO_ERR_QUEUE_BUSY: the queue goes on
+ * VIRTIO 4.2.3.2, 4.1.5.1.3; D-MMIO-07, D-PLEG-06, D-MLEG-03, D-COM-04.
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_stop(const struct virtio_drv *drv,
+                                                         const struct virtio_drv_queue *q)
+{
+    if (drv->transport->queue_stop == NULL)
+        return VIRTIO_ERR_NO_RESET;
+    (void)drv->transport->queue_size(drv, q->index); /* selects it */
+    drv->transport->queue_stop(drv);
+    return drv->transport->queue_in_use(drv) ? VIRTIO_ERR_QUEUE_BUSY : 0;
+}
+
+/** Maps configuration interrupts to an MSI-X vector, below the function's table size, or to none
+ *  (VIRTIO_VECTOR_NONE). Legacy PCI: only while MSI-X is on. Every reset undoes it.
+ *  @return 0; VIRTIO_ERR_VECTOR: nothing is mapped
+ *  VIRTIO 4.1.5.1.2; D-MSX-02, D-MSX-03. */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_config_vector(const struct virtio_drv *drv,
+                                                            uint16_t vector)
+{
+    if (drv->transport->config_vector == NULL)
+        return VIRTIO_ERR_VECTOR;
+    return drv->transport->config_vector(drv, vector) == vector ? 0 : VIRTIO_ERR_VECTOR;
+}
+
+/** The same for the interrupts of a queue, before that is set up (D-COM-03).
+ *  @return 0, VIRTIO_ERR_VECTOR, VIRTIO_ERR_NO_QUEUE */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_vector(const struct virtio_drv *drv,
+                                                           uint16_t index, uint16_t vector)
+{
+    if (drv->transport->queue_vector == NULL)
+        return VIRTIO_ERR_VECTOR;
+    if (drv->transport->queue_size(drv, index) == 0)
+        return VIRTIO_ERR_NO_QUEUE;
+    return drv->transport->queue_vector(drv, vector) == vector ? 0 : VIRTIO_ERR_VECTOR;
+}
+
+/** The vector of a queue when virtio_drv_map_vectors() returned `used`; configuration has 0. */
+VIRTIO_INLINE uint16_t virtio_vector_of_queue(int used, uint16_t index)
+{
+    return (uint16_t)(used > 2 ? index + 1 : used - 1);
+}
+
+VIRTIO_INLINE int virtio_drv_try_vectors_(const struct virtio_drv *drv, uint16_t queues, int used)
+{
+    int err = virtio_drv_config_vector(drv, 0);
+
+    for (uint16_t i = 0; i < queues && err == 0; i++)
+        err = virtio_drv_queue_vector(drv, i, virtio_vector_of_queue(used, i));
+    return err;
+}
+
+/**
+ * Maps configuration and queues 0 to `queues` - 1 to MSI-X vectors, after virtio_drv_negotiate()
+ * and before the queues are set up: one each if there are enough and the device takes them, else
+ * one for all queues, else one for everything. The caller has programmed `vectors` entries of the
+ * table and switched MSI-X on.
+ * @param queues   1 to 65534
+ * @param vectors  at most the function's table size
+ * @return the number of vectors in use: `queues` + 1, 2 or 1, see virtio_vector_of_queue();
+ *         VIRTIO_ERR_VECTOR, VIRTIO_ERR_NO_QUEUE: nothing can be relied on, use INTx
+ * VIRTIO 4.1.5.1.2; D-MSX-01 to D-MSX-03.
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_map_vectors(const struct virtio_drv *drv,
+                                                          uint16_t queues, uint16_t vectors)
+{
+    int ways[3] = {queues + 1, 2, 1};
+    int err = VIRTIO_ERR_VECTOR;
+
+    for (unsigned i = 0; i < 3; i++) {
+        if (ways[i] > vectors)
+            continue;
+        err = virtio_drv_try_vectors_(drv, queues, ways[i]);
+        if (err != VIRTIO_ERR_VECTOR)
+            return err != 0 ? err : ways[i];
+    }
+    return err;
+}
+
 /* A notify target inside a window; `data`: NOTIFICATION_DATA is negotiated. */
 VIRTIO_INLINE struct virtio_notify virtio_notify_at_(const struct virtio_window *w, uint64_t offset,
                                                      uint8_t width, uint16_t value, bool data)
@@ -1004,9 +1404,9 @@ VIRTIO_INLINE struct virtio_notify virtio_notify_at_(const struct virtio_window 
 
 /** Notifies the device unconditionally: one store. The half of a kick that may run outside the
  *  caller's lock. Any context, after virtio_drv_ready().
- *  @param position  virtq_driver_notification_data() of the queue, read inside the lock; what counts
- *                   is the ring, so that an old one does no harm. Sent under NOTIFICATION_DATA only
- *                   (L-NOTE-01, D-NOTE-01). */
+ *  @param position  virtq_driver_notification_data() of the queue, read inside the lock; what
+ *                   counts is the ring, so that an old one does no harm. Sent under
+ *                   NOTIFICATION_DATA only (L-NOTE-01, D-NOTE-01). */
 VIRTIO_INLINE void virtio_notify_send(const struct virtio_notify *notify, uint16_t position)
 {
     uint32_t value = notify->value | (uint32_t)(position & notify->data_mask) << 16;
@@ -1059,7 +1459,7 @@ VIRTIO_INLINE bool virtio_window_usable_(const struct virtio_window *w, uint32_t
 }
 
 /* ---------------------------------------------------------------------------
- * 9. Transport: PCI modern
+ * 10. Transport: PCI modern
  * --------------------------------------------------------------------------- */
 
 VIRTIO_INLINE uint8_t virtio_modern_status_get_(const struct virtio_drv *drv)
@@ -1085,9 +1485,33 @@ VIRTIO_INLINE uint32_t virtio_modern_generation_(const struct virtio_drv *drv)
 {
     return virtio_window_read8(&drv->regs, VIRTIO_COMMON_CONFIG_GENERATION);
 }
+/**
+ * Administration queues of a PCI function: `*first` is the index of the first one, to be used with
+ * virtio_drv_queue_setup() like any other queue.
+ * @return how many there are; 0 without ADMIN_VQ
+ * VIRTIO 2.13, 4.1.4.3; D-COM-05, V-COM-06.
+ */
+VIRTIO_INLINE uint16_t virtio_drv_admin_queues(const struct virtio_drv *drv, uint16_t *first)
+{
+    if (drv->transport->legacy || !virtio_features_has(&drv->accepted, VIRTIO_FEATURE_ADMIN_VQ))
+        return 0;
+    *first = virtio_window_read16(&drv->regs, VIRTIO_COMMON_ADMIN_QUEUE_INDEX);
+    return virtio_window_read16(&drv->regs, VIRTIO_COMMON_ADMIN_QUEUE_NUM);
+}
+
+VIRTIO_INLINE bool virtio_modern_has_queue_(const struct virtio_drv *drv, uint16_t index)
+{
+    uint16_t first = 0, count;
+
+    if (index < virtio_window_read16(&drv->regs, VIRTIO_COMMON_NUM_QUEUES))
+        return true;
+    count = virtio_drv_admin_queues(drv, &first);
+    return index >= first && index - first < count;
+}
+
 VIRTIO_INLINE uint32_t virtio_modern_queue_size_(const struct virtio_drv *drv, uint16_t index)
 {
-    if (index >= virtio_window_read16(&drv->regs, VIRTIO_COMMON_NUM_QUEUES))
+    if (!virtio_modern_has_queue_(drv, index))
         return 0;
     virtio_window_write16(&drv->regs, VIRTIO_COMMON_QUEUE_SELECT, index);
     return virtio_window_read16(&drv->regs, VIRTIO_COMMON_QUEUE_SIZE);
@@ -1135,6 +1559,8 @@ VIRTIO_INLINE uint32_t virtio_modern_bits_(uint32_t length)
         bits |= 1u << (VIRTIO_FEATURE_NOTIF_CONFIG_DATA - 32);
     if (length >= VIRTIO_COMMON_QUEUE_RESET + 2)
         bits |= 1u << (VIRTIO_FEATURE_RING_RESET - 32);
+    if (length >= VIRTIO_COMMON_END)
+        bits |= 1u << (VIRTIO_FEATURE_ADMIN_VQ - 32);
     return bits;
 }
 
@@ -1157,7 +1583,17 @@ VIRTIO_INLINE int virtio_modern_queue_enable_(const struct virtio_drv *drv, uint
     return virtio_window_read16(regs, VIRTIO_COMMON_QUEUE_ENABLE) == 1 ? 0
                                                                        : VIRTIO_ERR_QUEUE_REFUSED;
 }
-VIRTIO_INLINE uint32_t virtio_modern_irq_status_(const struct virtio_drv *drv)
+VIRTIO_INLINE uint16_t virtio_modern_config_vector_(const struct virtio_drv *drv, uint16_t vector)
+{
+    virtio_window_write16(&drv->regs, VIRTIO_COMMON_CONFIG_MSIX_VECTOR, vector);
+    return virtio_window_read16(&drv->regs, VIRTIO_COMMON_CONFIG_MSIX_VECTOR);
+}
+VIRTIO_INLINE uint16_t virtio_modern_queue_vector_(const struct virtio_drv *drv, uint16_t vector)
+{
+    virtio_window_write16(&drv->regs, VIRTIO_COMMON_QUEUE_MSIX_VECTOR, vector);
+    return virtio_window_read16(&drv->regs, VIRTIO_COMMON_QUEUE_MSIX_VECTOR);
+}
+VIRTIO_INLINE uint32_t virtio_pci_irq_status_(const struct virtio_drv *drv)
 {
     return virtio_window_read8(&drv->isr, 0);
 }
@@ -1182,8 +1618,12 @@ VIRTIO_INLINE const struct virtio_transport *virtio_transport_pci_modern(void)
         virtio_modern_queue_enable_,
         virtio_modern_queue_reset_,
         virtio_modern_queue_resetting_,
-        virtio_modern_irq_status_,
+        virtio_pci_irq_status_,
         virtio_pci_irq_ack_,
+        virtio_modern_config_vector_,
+        virtio_modern_queue_vector_,
+        NULL,
+        false,
         false,
     };
 
@@ -1225,6 +1665,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_pci_modern(struct virtio_drv *drv,
     drv->config = virtio_pci_window_(bars, layout->place[VIRTIO_PCI_STRUCT_DEVICE]);
     drv->notify_multiplier = layout->notify_multiplier;
     drv->transport_bits = virtio_modern_bits_(drv->regs.length);
+    drv->feature_words = 4;
     if (!virtio_window_usable_(&drv->regs, VIRTIO_COMMON_LENGTH) ||
         !virtio_window_usable_(&drv->notify, 2) || !virtio_window_usable_(&drv->isr, 1))
         return VIRTIO_ERR_WINDOW;
@@ -1233,8 +1674,11 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_pci_modern(struct virtio_drv *drv,
 }
 
 /* ---------------------------------------------------------------------------
- * 10. Transport: PCI legacy
+ * 11. Transport: PCI legacy and RFC-2011
  * --------------------------------------------------------------------------- */
+/* One set of registers, in one BAR or, in the RFC's layout, each structure where its capability
+ * says. Only the RFC's header has feature bits above 31, and always the vectors (R-18, R-29 to
+ * R-31). */
 
 VIRTIO_INLINE uint8_t virtio_legacy_status_get_(const struct virtio_drv *drv)
 {
@@ -1246,14 +1690,15 @@ VIRTIO_INLINE void virtio_legacy_status_set_(const struct virtio_drv *drv, uint8
 }
 VIRTIO_INLINE uint32_t virtio_legacy_features_get_(const struct virtio_drv *drv, unsigned word)
 {
-    (void)word; /* there is only one */
-    return virtio_window_read32(&drv->regs, VIRTIO_LEGACY_DEVICE_FEATURES);
+    return virtio_window_read32(&drv->regs, word == 0 ? VIRTIO_LEGACY_DEVICE_FEATURES
+                                                      : VIRTIO_RFC_DEVICE_FEATURES_HIGH);
 }
 VIRTIO_INLINE void virtio_legacy_features_set_(const struct virtio_drv *drv, unsigned word,
                                                uint32_t value)
 {
-    (void)word;
-    virtio_window_write32(&drv->regs, VIRTIO_LEGACY_DRIVER_FEATURES, value);
+    virtio_window_write32(
+        &drv->regs, word == 0 ? VIRTIO_LEGACY_DRIVER_FEATURES : VIRTIO_RFC_DRIVER_FEATURES_HIGH,
+        value);
 }
 VIRTIO_INLINE uint32_t virtio_legacy_queue_size_(const struct virtio_drv *drv, uint16_t index)
 {
@@ -1275,15 +1720,35 @@ VIRTIO_INLINE int virtio_legacy_queue_enable_(const struct virtio_drv *drv, uint
     virtio_window_write32(&drv->regs, VIRTIO_LEGACY_QUEUE_ADDRESS, (uint32_t)page);
     if (virtio_window_read32(&drv->regs, VIRTIO_LEGACY_QUEUE_ADDRESS) != page)
         return VIRTIO_ERR_QUEUE_REFUSED;
-    *notify = virtio_notify_at_(&drv->regs, VIRTIO_LEGACY_QUEUE_NOTIFY, 2, index, false);
+    *notify = virtio_notify_at_(&drv->notify, 0, 2, index, false);
     return 0;
 }
-VIRTIO_INLINE uint32_t virtio_legacy_irq_status_(const struct virtio_drv *drv)
+/* With MSI-X off a header at its legacy place ends before the vectors, and other registers follow.
+ * */
+VIRTIO_INLINE bool virtio_legacy_has_vectors_(const struct virtio_drv *drv)
 {
-    return virtio_window_read8(&drv->regs, VIRTIO_LEGACY_ISR);
+    return drv->regs.length >= VIRTIO_LEGACY_CONFIG_MSIX;
+}
+VIRTIO_INLINE uint16_t virtio_legacy_config_vector_(const struct virtio_drv *drv, uint16_t vector)
+{
+    if (!virtio_legacy_has_vectors_(drv))
+        return VIRTIO_VECTOR_NONE;
+    virtio_window_write16(&drv->regs, VIRTIO_LEGACY_CONFIG_VECTOR, vector);
+    return virtio_window_read16(&drv->regs, VIRTIO_LEGACY_CONFIG_VECTOR);
+}
+VIRTIO_INLINE uint16_t virtio_legacy_queue_vector_(const struct virtio_drv *drv, uint16_t vector)
+{
+    if (!virtio_legacy_has_vectors_(drv))
+        return VIRTIO_VECTOR_NONE;
+    virtio_window_write16(&drv->regs, VIRTIO_LEGACY_QUEUE_VECTOR, vector);
+    return virtio_window_read16(&drv->regs, VIRTIO_LEGACY_QUEUE_VECTOR);
+}
+VIRTIO_INLINE void virtio_legacy_queue_stop_(const struct virtio_drv *drv)
+{
+    virtio_window_write32(&drv->regs, VIRTIO_LEGACY_QUEUE_ADDRESS, 0);
 }
 
-/** The PCI legacy transport (VIRTIO 4.1, legacy sections). */
+/** The transport of PCI legacy (VIRTIO 4.1, legacy sections) and of the 2011 RFC. */
 VIRTIO_INLINE const struct virtio_transport *virtio_transport_pci_legacy(void)
 {
     static const struct virtio_transport ops = {
@@ -1298,50 +1763,56 @@ VIRTIO_INLINE const struct virtio_transport *virtio_transport_pci_legacy(void)
         virtio_legacy_queue_enable_,
         NULL,
         NULL,
-        virtio_legacy_irq_status_,
+        virtio_pci_irq_status_,
         virtio_pci_irq_ack_,
+        virtio_legacy_config_vector_,
+        virtio_legacy_queue_vector_,
+        virtio_legacy_queue_stop_,
+        true,
         true,
     };
 
     return &ops;
 }
 
-/** Tells a legacy PCI device's driver side that MSI-X was switched: the device configuration moves
- *  between 20 and 24 (L-PLEG-05, T-17). No effect on other transports. */
-VIRTIO_INLINE void virtio_drv_pci_msix(struct virtio_drv *drv, bool msix_on)
-{
-    uint32_t offset = msix_on ? VIRTIO_LEGACY_CONFIG_MSIX : VIRTIO_LEGACY_CONFIG;
-
-    if (drv->transport != virtio_transport_pci_legacy())
-        return;
-    if (offset < drv->regs.length)
-        drv->config = virtio_window_sub(&drv->regs, offset, drv->regs.length - offset);
-    else
-        drv->config.kind = VIRTIO_WINDOW_NONE;
-}
-
 /**
- * Takes a PCI function through its legacy interface.
- * @param bar0     window of the first BAR. Copied.
- * @param msix_on  is MSI-X enabled in the function's capability now?
- * @return 0, VIRTIO_ERR_WINDOW; no register was touched
+ * Takes a PCI function in the 2011 RFC's layout, or in the legacy one, which is that without a
+ * capability: each structure where its capability says, else at its place in BAR0 (R-15, R-16).
+ * @param layout  from virtio_pci_scan(), generation VIRTIO_PCI_RFC2011 or VIRTIO_PCI_LEGACY
+ * @param bars    windows of the six BARs; kind NONE where not mapped. Copied.
+ * @return 0, VIRTIO_ERR_LAYOUT (generation, or legacy left out of VIRTIO_RING_FLAGS),
+ *         VIRTIO_ERR_WINDOW; no register was touched
  */
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_pci_legacy(struct virtio_drv *drv,
-                                                         const struct virtio_window *bar0,
-                                                         bool msix_on)
+                                                         const struct virtio_pci_layout *layout,
+                                                         const struct virtio_window bars[6])
 {
-    if (!virtio_window_usable_(bar0, VIRTIO_LEGACY_CONFIG))
-        return VIRTIO_ERR_WINDOW;
-    drv->regs = *bar0;
+    bool on = layout->msix_on;
+    struct virtio_pci_place header = virtio_pci_locate(layout, VIRTIO_PCI_STRUCT_COMMON, on);
+
+    if (!virtio_has_legacy_() || layout->generation == VIRTIO_PCI_MODERN)
+        return VIRTIO_ERR_LAYOUT;
+    drv->regs = virtio_pci_window_(bars, header);
+    drv->notify = virtio_pci_window_(
+        bars, virtio_pci_locate(layout, VIRTIO_PCI_STRUCT_NOTIFY, on));
+    drv->isr = virtio_pci_window_(bars, virtio_pci_locate(layout, VIRTIO_PCI_STRUCT_ISR, on));
+    drv->config = virtio_pci_window_(bars, virtio_pci_locate(layout, VIRTIO_PCI_STRUCT_DEVICE, on));
     drv->transport_bits = 0;
-    drv->config.kind = VIRTIO_WINDOW_NONE;
+    /* R-AMB-1: a header of 28 bytes is accepted, without the words behind it. */
+    drv->feature_words =
+        header.found == VIRTIO_PCI_RFC2011 && drv->regs.length >= VIRTIO_RFC_LENGTH ? 2 : 1;
+    if (!virtio_window_usable_(&drv->regs, VIRTIO_LEGACY_CONFIG) ||
+        !virtio_window_usable_(&drv->notify, 2) || !virtio_window_usable_(&drv->isr, 1))
+        return VIRTIO_ERR_WINDOW;
     drv->transport = virtio_transport_pci_legacy();
-    virtio_drv_pci_msix(drv, msix_on);
     return 0;
 }
 
 /**
- * Takes a PCI function in the layout that virtio_pci_scan() found.
+ * Takes a PCI function in the layout that virtio_pci_scan() found. Call it again, with
+ * layout->msix_on as it is now, when MSI-X was switched: in legacy places the header's vectors come
+ * or go and the device configuration moves between 20 and 24 (L-PLEG-05, R-17, T-17). Nothing else
+ * changes, and live queues go on.
  * @param bars  windows of the six BARs; kind NONE where not mapped. Copied.
  * @return 0, VIRTIO_ERR_LAYOUT, VIRTIO_ERR_WINDOW; no register was touched
  */
@@ -1349,13 +1820,13 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_pci(struct virtio_drv *drv,
                                                   const struct virtio_pci_layout *layout,
                                                   const struct virtio_window bars[6])
 {
-    if (layout->generation == VIRTIO_PCI_LEGACY)
-        return virtio_drv_pci_legacy(drv, &bars[0], layout->msix_on);
-    return virtio_drv_pci_modern(drv, layout, bars);
+    if (layout->generation == VIRTIO_PCI_MODERN)
+        return virtio_drv_pci_modern(drv, layout, bars);
+    return virtio_drv_pci_legacy(drv, layout, bars);
 }
 
 /* ---------------------------------------------------------------------------
- * 11. Transport: virtio-mmio
+ * 12. Transport: virtio-mmio
  * --------------------------------------------------------------------------- */
 
 VIRTIO_INLINE uint8_t virtio_mmio_status_get_(const struct virtio_drv *drv)
@@ -1427,6 +1898,11 @@ VIRTIO_INLINE void virtio_mmio_irq_ack_(const struct virtio_drv *drv, uint32_t c
     virtio_window_write32(&drv->regs, VIRTIO_MMIO_REG_IRQ_ACK, causes);
 }
 
+VIRTIO_INLINE void virtio_mmio_queue_stop_(const struct virtio_drv *drv)
+{
+    virtio_window_write32(&drv->regs, VIRTIO_MMIO_REG_QUEUE_READY, 0);
+}
+
 /** The virtio-mmio transport, version 2 (VIRTIO 4.2). */
 VIRTIO_INLINE const struct virtio_transport *virtio_transport_mmio(void)
 {
@@ -1444,6 +1920,68 @@ VIRTIO_INLINE const struct virtio_transport *virtio_transport_mmio(void)
         virtio_mmio_queue_resetting_,
         virtio_mmio_irq_status_,
         virtio_mmio_irq_ack_,
+        NULL,
+        NULL,
+        virtio_mmio_queue_stop_,
+        false,
+        false,
+    };
+
+    return &ops;
+}
+
+/* Version 1: a page number for the whole ring. Pages are of 4096 bytes, and so is the alignment
+ * inside. */
+
+VIRTIO_INLINE bool virtio_mmio1_queue_in_use_(const struct virtio_drv *drv)
+{
+    return virtio_window_read32(&drv->regs, VIRTIO_MMIO_REG_QUEUE_PFN) != 0;
+}
+VIRTIO_INLINE int virtio_mmio1_queue_enable_(const struct virtio_drv *drv, uint16_t index,
+                                             const struct virtio_queue_addresses *at,
+                                             struct virtio_notify *notify)
+{
+    const struct virtio_window *regs = &drv->regs;
+    uint64_t page = at->desc / VIRTQ_LEGACY_ALIGN;
+
+    if (page == 0 || page > UINT32_MAX) /* 0 would stop the queue */
+        return VIRTIO_ERR_QUEUE_MEMORY;
+    /* The same before each queue, and so before any is used (D-MLEG-01). */
+    virtio_window_write32(regs, VIRTIO_MMIO_REG_GUEST_PAGE_SIZE, VIRTQ_LEGACY_ALIGN);
+    virtio_window_write32(regs, VIRTIO_MMIO_REG_QUEUE_SIZE, at->num);
+    virtio_window_write32(regs, VIRTIO_MMIO_REG_QUEUE_ALIGN, VIRTQ_LEGACY_ALIGN);
+    virtio_window_write32(regs, VIRTIO_MMIO_REG_QUEUE_PFN, (uint32_t)page);
+    if (virtio_window_read32(regs, VIRTIO_MMIO_REG_QUEUE_PFN) != page)
+        return VIRTIO_ERR_QUEUE_REFUSED;
+    *notify = virtio_notify_at_(regs, VIRTIO_MMIO_REG_QUEUE_NOTIFY, 4, index, false);
+    return 0;
+}
+VIRTIO_INLINE void virtio_mmio1_queue_stop_(const struct virtio_drv *drv)
+{
+    virtio_window_write32(&drv->regs, VIRTIO_MMIO_REG_QUEUE_PFN, 0);
+}
+
+/** The virtio-mmio transport, version 1 (VIRTIO 4.2.4, legacy). */
+VIRTIO_INLINE const struct virtio_transport *virtio_transport_mmio_legacy(void)
+{
+    static const struct virtio_transport ops = {
+        "virtio-mmio-v1",
+        virtio_mmio_status_get_,
+        virtio_mmio_status_set_,
+        virtio_mmio_features_get_,
+        virtio_mmio_features_set_,
+        NULL,
+        virtio_mmio_queue_size_,
+        virtio_mmio1_queue_in_use_,
+        virtio_mmio1_queue_enable_,
+        NULL,
+        NULL,
+        virtio_mmio_irq_status_,
+        virtio_mmio_irq_ack_,
+        NULL,
+        NULL,
+        virtio_mmio1_queue_stop_,
+        true,
         false,
     };
 
@@ -1451,22 +1989,50 @@ VIRTIO_INLINE const struct virtio_transport *virtio_transport_mmio(void)
 }
 
 /**
+ * A shared memory region of a virtio-mmio device, version 2; on PCI see virtio_pci_find_shm(). Only
+ * for a device type that has some (D-MMIO-10).
+ * @param base    guest physical address
+ * @param length  bytes
+ * @return 0; VIRTIO_ERR_NO_REGION, nothing is written then
+ * VIRTIO 2.10, 4.2.2; V-MMIO-06.
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_mmio_shm(const struct virtio_drv *drv, uint8_t id,
+                                                       uint64_t *base, uint64_t *length)
+{
+    uint64_t bytes;
+
+    if (drv->transport != virtio_transport_mmio())
+        return VIRTIO_ERR_NO_REGION;
+    virtio_window_write32(&drv->regs, VIRTIO_MMIO_REG_SHM_SEL, id);
+    bytes = virtio_window_read64(&drv->regs, VIRTIO_MMIO_REG_SHM_LENGTH);
+    if (bytes == UINT64_MAX || bytes == 0)
+        return VIRTIO_ERR_NO_REGION;
+    *length = bytes;
+    *base = virtio_window_read64(&drv->regs, VIRTIO_MMIO_REG_SHM_BASE);
+    return 0;
+}
+
+/**
  * Looks at a virtio-mmio slot and takes the device in it; drv->device_type says which.
  * @param window  the slot's registers, usually 0x200 bytes. Copied.
- * @return 0; VIRTIO_ERR_NO_DEVICE: an empty slot, no error to report; VIRTIO_ERR_MAGIC,
- *         VIRTIO_ERR_VERSION (version 1 included), VIRTIO_ERR_WINDOW
- * VIRTIO 4.2.2.2, 4.2.3.1.1; D-MMIO-01.
+ * @return 0; VIRTIO_ERR_NO_DEVICE: an empty slot, no error to report; VIRTIO_ERR_MAGIC;
+ *         VIRTIO_ERR_VERSION: neither 2 nor 1, or 1 while legacy is left out of VIRTIO_RING_FLAGS;
+ *         VIRTIO_ERR_WINDOW
+ * VIRTIO 4.2.2.2, 4.2.3.1.1; D-MMIO-01, D-MLEG-05.
  */
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_mmio(struct virtio_drv *drv,
                                                    const struct virtio_window *window)
 {
-    uint32_t type;
+    uint32_t type, version;
+    bool legacy;
 
     if (!virtio_window_usable_(window, VIRTIO_MMIO_REG_CONFIG))
         return VIRTIO_ERR_WINDOW;
     if (virtio_window_read32(window, VIRTIO_MMIO_REG_MAGIC) != VIRTIO_MMIO_MAGIC_NUMBER)
         return VIRTIO_ERR_MAGIC;
-    if (virtio_window_read32(window, VIRTIO_MMIO_REG_VERSION) != 2)
+    version = virtio_window_read32(window, VIRTIO_MMIO_REG_VERSION);
+    legacy = version == 1 && virtio_has_legacy_();
+    if (version != 2 && !legacy)
         return VIRTIO_ERR_VERSION;
     type = virtio_window_read32(window, VIRTIO_MMIO_REG_DEVICE_ID);
     if (type == 0)
@@ -1475,8 +2041,9 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_mmio(struct virtio_drv *drv,
     drv->config = virtio_window_sub(window, VIRTIO_MMIO_REG_CONFIG,
                                     window->length - VIRTIO_MMIO_REG_CONFIG);
     drv->device_type = type;
-    drv->transport_bits = 1u << (VIRTIO_FEATURE_RING_RESET - 32);
-    drv->transport = virtio_transport_mmio();
+    drv->transport_bits = legacy ? 0 : 1u << (VIRTIO_FEATURE_RING_RESET - 32);
+    drv->feature_words = legacy ? 2 : 4;
+    drv->transport = legacy ? virtio_transport_mmio_legacy() : virtio_transport_mmio();
     return 0;
 }
 /** @} */

@@ -1936,11 +1936,18 @@ Test(queue_reset, needs_the_feature)
 Test(queue_reset, legacy_has_none)
 {
     /* D-RR-04: even if a feature word says otherwise */
-    struct virtio_window w = model_window(BAR_LENGTH);
+    struct virtio_window bars[6];
+    struct virtio_pci_layout layout;
 
     model_power_on(false, 0);
     memset(queue, 0, sizeof(queue));
-    cr_assert_eq(virtio_drv_pci_legacy(&drv, &w, false), 0);
+    memset(bars, 0, sizeof(bars));
+    bars[0] = model_window(BAR_LENGTH);
+    memset(&layout, 0, sizeof(layout));
+    layout.generation = VIRTIO_PCI_LEGACY;
+    layout.legacy = true;
+    layout.legacy_length = BAR_LENGTH;
+    cr_assert_eq(virtio_drv_pci(&drv, &layout, bars), 0);
     cr_assert_eq(virtio_drv_queue_reset(&drv, &queue[1]), VIRTIO_ERR_NO_RESET);
     virtio_features_add(&drv.accepted, VIRTIO_FEATURE_RING_RESET);
     cr_assert_eq(virtio_drv_queue_reset(&drv, &queue[1]), VIRTIO_ERR_NO_RESET);

@@ -168,6 +168,7 @@ static int negotiate(struct virtio_drv *drv, struct virtio_transport *transport,
     transport->queue_enable = queue_enable;
     transport->legacy = legacy;
     drv->transport = transport;
+    drv->feature_words = 4;
     enabled = 0;
     if (feature != 0)
         virtio_features_add(&wanted, feature);

@@ -21,6 +21,8 @@ struct access {
 static struct rig {
     struct function function;
     struct blkdev disk;
+    struct virtio_pci_layout layout;
+    struct virtio_window windows[6];
     struct virtio_drv drv;
     struct blk blk;
     struct access trace[TRACE];
@@ -142,15 +144,13 @@ static void power_on(enum function_view view)
 static int take_pci(void)
 {
     struct virtio_pci_config config = {function_pci_read32, NULL, &rig.function};
-    struct virtio_window windows[6];
-    struct virtio_pci_layout layout;
     struct virtio_pci_bar bars[6];
 
     function_pci_bars(&rig.function, bars);
-    cr_assert_eq(virtio_pci_scan(&layout, &config, bars, 0), 0);
+    cr_assert_eq(virtio_pci_scan(&rig.layout, &config, bars, 0), 0);
     for (unsigned i = 0; i < 6; i++)
-        windows[i] = traced_window(i);
-    return virtio_drv_pci(&rig.drv, &layout, windows);
+        rig.windows[i] = traced_window(i);
+    return virtio_drv_pci(&rig.drv, &rig.layout, rig.windows);
 }
 
 static int take_mmio(void)
@@ -299,7 +299,7 @@ Test(life_cycle, unplugged_device_is_told_apart)
 Test(features, only_what_is_offered_wanted_and_known_is_accepted)
 {
     /* NOTIF_CONFIG_DATA and RING_RESET where the transport has their registers. */
-    static const uint32_t word_1[] = {0xfffc01df, 0, 0xfffc015f}; /* by enum function_view */
+    static const uint32_t word_1[] = {0xfffc0ddf, 0, 0xfffc0d5f}; /* by enum function_view */
 
     EACH_VIEW(view) { /* D-FEAT-01, D-FEAT-02, D-FEAT-05, D-FEAT-06, D-LEG-10, T-12, T-37 */
         take_device(view);
@@ -453,7 +453,8 @@ Test(config, legacy_place_follows_msix)
     take_device(FUNCTION_PCI_LEGACY); /* L-PLEG-05, R-17, T-17 */
     for (int on = 1; on >= 0; on--) {
         rig.function.msix_on = on != 0;
-        virtio_drv_pci_msix(&rig.drv, on != 0);
+        rig.layout.msix_on = on != 0;
+        cr_assert_eq(virtio_drv_pci(&rig.drv, &rig.layout, rig.windows), 0);
         cr_assert_eq(virtio_drv_config_read(&rig.drv, &capacity, 1, &value), 0);
         cr_expect_eq(value, 128, "MSI-X %d: %llu", on, (unsigned long long)value);
     }
@@ -724,12 +725,14 @@ Test(mmio, probe_tells_slots_apart)
         int err;
     } cases[] = {{{0x74726976, 2, 2}, 3, 0},
                  {{0x74726976, 2, 0}, 3, VIRTIO_ERR_NO_DEVICE},
-                 {{0x74726976, 1, 2}, 2, VIRTIO_ERR_VERSION},
+                 {{0x74726976, 1, 2}, 3, 0},
+                 {{0x74726976, 1, 0}, 3, VIRTIO_ERR_NO_DEVICE},
+                 {{0x74726976, 0, 2}, 2, VIRTIO_ERR_VERSION},
                  {{0x74726976, 3, 2}, 2, VIRTIO_ERR_VERSION},
                  {{0x76697274, 2, 2}, 1, VIRTIO_ERR_MAGIC},
                  {{0xffffffff, 0xffffffff, 0xffffffff}, 1, VIRTIO_ERR_MAGIC}};
 
-    for (unsigned i = 0; i < 6; i++) { /* D-MMIO-01, T-82 */
+    for (unsigned i = 0; i < 8; i++) { /* D-MMIO-01, D-MLEG-05, T-82 */
         power_on(FUNCTION_MMIO);
         memcpy(mmio_registers, cases[i].registers, sizeof(mmio_registers));
         rig.fault = mmio_fault;
@@ -784,15 +787,22 @@ Test(window, unusable_windows_are_refused)
 {
     static const struct virtio_window none = {0, 0, VIRTIO_WINDOW_NONE, NULL, NULL},
                                       no_ops = {0, 512, VIRTIO_WINDOW_CALLER, NULL, NULL};
-    struct virtio_window port = {0, 19, VIRTIO_WINDOW_PORT, NULL, NULL};
+    static const struct virtio_pci_place nowhere = {VIRTIO_PCI_NONE, 0, 0, 0, 0};
+    struct virtio_window bars[6] = {{0, 19, VIRTIO_WINDOW_PORT, NULL, NULL}};
+    struct virtio_pci_layout layout;
 
     memset(&rig.drv, 0, sizeof(rig.drv));
     cr_expect_eq(virtio_drv_mmio(&rig.drv, &none), VIRTIO_ERR_WINDOW);
     cr_expect_eq(virtio_drv_mmio(&rig.drv, &no_ops), VIRTIO_ERR_WINDOW);
-    cr_expect_eq(virtio_drv_pci_legacy(&rig.drv, &port, false), VIRTIO_ERR_WINDOW);
-    port.length = 64;
-    cr_expect_eq(virtio_drv_pci_legacy(&rig.drv, &port, false),
-                 VIRTIO_HAVE_PORT ? 0 : VIRTIO_ERR_WINDOW);
+    memset(&layout, 0, sizeof(layout));
+    layout.generation = VIRTIO_PCI_LEGACY;
+    layout.legacy = true;
+    layout.legacy_length = 64;
+    for (unsigned i = 0; i < 5; i++)
+        layout.place[i] = nowhere;
+    cr_expect_eq(virtio_drv_pci(&rig.drv, &layout, bars), VIRTIO_ERR_WINDOW);
+    bars[0].length = 64;
+    cr_expect_eq(virtio_drv_pci(&rig.drv, &layout, bars), VIRTIO_HAVE_PORT ? 0 : VIRTIO_ERR_WINDOW);
 }
 
 Test(names, every_error_has_its_own_text)
