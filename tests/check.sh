@@ -15,8 +15,8 @@ qtest="examples/hosts/qtest_virtio.c examples/hosts/qtest.c examples/hosts/qtest
 qtest_blk="examples/hosts/qtest_blk.c examples/hosts/job.c examples/driver/blk.c $qtest"
 qtest_rng="examples/hosts/qtest_rng.c examples/hosts/entropy.c examples/driver/rng.c $qtest"
 parts="examples/driver/blk.c examples/device/blk.c examples/device/function.c"
-suites="ring_test packed_test feature_test platform_test caps_test transport_test loopback_test
-    single_format_test"
+suites="ring_test packed_test feature_test platform_test caps_test driver_test transport_test
+    loopback_test single_format_test"
 lite="-Itests/support/lite"
 passed=0
 failed=0
