@@ -491,6 +491,8 @@ struct virtq_device {
     uint16_t seen_idx;      /**< split: avail idx as last read and checked */
     uint16_t flushed_idx;   /**< what the driver may see ends here */
     int16_t error;          /**< what broke the queue, or 0 */
+    uint16_t avail_flags;   /**< packed: AVAIL and USED of what is available at popped_idx, or
+                                 VIRTQ_NEVER_ */
     uint16_t held_flags;    /**< packed: of the used descriptor at flushed_idx */
     uint16_t batch_idx;     /**< IN_ORDER: where the next used entry goes if something waits for the
                                  flush: pushed_idx, or the start of the batch that it extends */
@@ -625,13 +627,13 @@ enum {
     VIRTQ_ALWAYS_ = (VIRTIO_RING_ALWAYS),
     VIRTQ_CAN_ = (VIRTIO_RING_FLAGS) | VIRTQ_ALWAYS_,
     /* In flags of either side, beside enum virtq_flag. */
-    VIRTQ_HELD_FLAGS_ = 0x0007,  /* driver, packed: WRITE, NEXT, INDIRECT of the head held back */
-    VIRTQ_HELD_ = 0x0800,        /* driver, packed: there is one */
-    VIRTQ_EVENT_MODE_ = 3 << 16, /* in an event word */
-    VIRTQ_LATE_ = 0x4000,        /* packed: more than a lap since the last decision to notify */
+    VIRTQ_HELD_ = 0x0007, /* driver, packed: WRITE, NEXT, INDIRECT of the head held back */
+    VIRTQ_LATE_ = 0x4000, /* packed: more than a lap since the last decision to notify */
     VIRTQ_BROKEN_ = 0x8000,
-    VIRTQ_WRAP_ = 0x8000,                                         /* in a packed position */
-    VIRTQ_LAP_ = VIRTQ_DESC_FLAG_AVAIL | VIRTQ_DESC_FLAG_USED,    /* in packed flags */
+    VIRTQ_EVENT_MODE_ = 3 << 16,                               /* in an event word */
+    VIRTQ_WRAP_ = 0x8000,                                      /* in a packed position */
+    VIRTQ_LAP_ = VIRTQ_DESC_FLAG_AVAIL | VIRTQ_DESC_FLAG_USED, /* in packed flags */
+    VIRTQ_NEVER_ = 1,                                          /* what those two never are */
     VIRTQ_MORE_ = VIRTQ_DESC_FLAG_NEXT | VIRTQ_DESC_FLAG_INDIRECT /* not a chain of one */
 };
 
@@ -803,45 +805,53 @@ VIRTIO_INLINE uint32_t virtq_pos_distance_(uint32_t from, uint32_t to, uint32_t 
  * counter, and USED the other way. */
 VIRTIO_INLINE uint32_t virtq_pos_used_(uint32_t pos)
 {
-    return (0u - (pos >> 15 & 1)) & VIRTQ_LAP_;
+    return (uint32_t)(int16_t)pos >> 16 & VIRTQ_LAP_;
 }
 VIRTIO_INLINE uint32_t virtq_pos_avail_(uint32_t pos)
 {
     return virtq_pos_used_(pos) ^ VIRTQ_DESC_FLAG_USED;
 }
 
-/* LATE if slots from `from` on to `to` make more than a lap since the decision at `decided`.
- * Positions do not count that far, and an event of the lap before was passed as well. */
-VIRTIO_OUTLINE uint16_t virtq_pos_late_(uint32_t decided, uint32_t from, uint32_t to, uint32_t last)
+/* As virtq_pos_add_(), for a side that exposes these slots and last decided at `decided` to notify.
+ * Positions do not reach over two laps: at the end of one, a decision before its start moves there,
+ * and LATE says that there was more. */
+VIRTIO_INLINE uint16_t virtq_pos_expose_(uint32_t pos, uint32_t last, uint32_t count,
+                                         uint16_t *decided, uint16_t *flags)
 {
-    uint32_t slots = virtq_pos_distance_(decided, from, last) + virtq_pos_distance_(from, to, last);
-
-    return slots > last + 1 ? VIRTQ_LATE_ : 0;
+    if (VIRTIO_UNLIKELY(virtq_pos_slot_(pos) + count > last)) {
+        virtq_rarely_();
+        if ((*decided ^ pos) & VIRTQ_WRAP_) {
+            *decided = pos & VIRTQ_WRAP_;
+            *flags |= VIRTQ_LATE_;
+        }
+        return (uint16_t)((virtq_pos_slot_(pos) + count - last - 1) | (~pos & VIRTQ_WRAP_));
+    }
+    return (uint16_t)(pos + count);
 }
 
 /*
- * The event test of 2.8.10 for a descriptor event of the peer: was it among the slots from the last
- * decision on to `now`? An event of the other lap lies one ring size further back (L-PEVT-03,
- * T-70).
+ * The event test of 2.8.10 for a descriptor event of the peer: was it among the slots from `old` on
+ * to `now`? An event of the other lap lies one ring size further back (L-PEVT-03, T-70). Where more
+ * than a lap went by, any was.
  */
 VIRTIO_INLINE bool virtq_pos_event_due_(uint32_t event, uint32_t now, uint32_t old, uint32_t last)
 {
     uint32_t slot = virtq_pos_slot_(now), passed = virtq_pos_distance_(old, now, last);
 
+    if (passed > last + 1)
+        return true;
     event =
         (event ^ now) & VIRTQ_WRAP_ ? virtq_pos_slot_(event) - last - 1 : virtq_pos_slot_(event);
     return virtq_event_due((uint16_t)event, (uint16_t)slot, (uint16_t)(slot - passed));
 }
 
-/* Must the peer whose event word is `event` be told of the slots from *decided on to `now`? Makes
- * `now` the place of the last decision, and settles the LATE of `flags`. The reserved mode counts
- * as enabled (D-PEVT-03). */
-VIRTIO_INLINE bool virtq_packed_notify_due_(uint16_t *flags, uint16_t *decided, uint32_t event,
-                                            uint32_t now, const uint16_t *last)
+/* Must the peer whose event word is `event` be told of the slots from `old` on to `now`? Settles the
+ * LATE of `flags`. The reserved mode counts as enabled (D-PEVT-03). */
+VIRTIO_INLINE bool virtq_packed_notify_due_(uint16_t *flags, uint32_t event, uint32_t now,
+                                            uint32_t old, const uint16_t *last)
 {
-    uint32_t mode = event & VIRTQ_EVENT_MODE_, old = *decided;
+    uint32_t mode = event & VIRTQ_EVENT_MODE_;
 
-    *decided = (uint16_t)now;
     if (VIRTIO_UNLIKELY(*flags & VIRTQ_LATE_)) {
         *flags &= (uint16_t)~VIRTQ_LATE_;
         return mode != VIRTQ_EVENT_DISABLE << 16;
@@ -929,7 +939,7 @@ VIRTIO_INLINE int virtq_check_areas_(const struct virtq_areas *areas)
  * nothing is looked for. */
 VIRTIO_OUTLINE int virtq_driver_broken_by_(struct virtq_driver *q, int err)
 {
-    q->flags = (uint16_t)((q->flags & ~VIRTQ_HELD_) | VIRTQ_BROKEN_);
+    q->flags |= VIRTQ_BROKEN_;
     q->free_count = 0;
     q->free_head = (uint16_t)-err;
     q->added_idx = q->taken_idx = q->published_idx;
@@ -962,7 +972,8 @@ VIRTIO_INLINE void virtq_slot_take_(struct virtq_slot *slot, uint16_t count, uin
 }
 
 /* Hands out buffer `id`, and puts what it held back on the free list in front of `tail`: its last
- * descriptor (split) or its id (packed). By private links only (D-SPLIT-13). */
+ * descriptor (split) or its id (packed). By private links only (D-SPLIT-13); IN_ORDER, whose links
+ * are as they have to be, leaves them. */
 VIRTIO_INLINE void virtq_driver_complete_(struct virtq_driver *q, uint32_t id,
                                           struct virtq_slot *tail, struct virtq_done *done)
 {
@@ -971,27 +982,101 @@ VIRTIO_INLINE void virtq_driver_complete_(struct virtq_driver *q, uint32_t id,
     done->cookie = slot->cookie;
     q->free_count = (uint16_t)(q->free_count + slot->count);
     slot->count = 0;
+    if (virtq_has_(q->flags, VIRTQ_IN_ORDER))
+        return;
     tail->next = q->free_head;
     q->free_head = (uint16_t)id;
 }
 
-/* The device says that it used buffer `id`, in any order: the general case. */
+enum {
+    VIRTQ_MARK_ = 0x8000 /* in virtq_slot::next, IN_ORDER: complete, as is all up to buffer .. */
+};
+
+/* IN_ORDER: the buffer that completes next. */
+VIRTIO_INLINE uint32_t virtq_driver_oldest_(const struct virtq_driver *q)
+{
+    return virtq_is_packed_(q->flags) ? virtq_pos_slot_(q->taken_idx)
+                                      : ((uint32_t)q->free_head + q->free_count) & q->last;
+}
+
+/* IN_ORDER: is that one known to be complete? */
+VIRTIO_INLINE bool virtq_driver_marked_(const struct virtq_driver *q)
+{
+    return virtq_has_(q->flags, VIRTQ_IN_ORDER) &&
+           VIRTIO_UNLIKELY(q->slots[virtq_driver_oldest_(q)].next & VIRTQ_MARK_);
+}
+
+/* IN_ORDER: hands out the oldest buffer, which is marked: what is known of the others up to the
+ * marked one goes with the next one, and the link back to ring order. */
+VIRTIO_OUTLINE int virtq_driver_complete_oldest_(struct virtq_driver *q, struct virtq_done *done)
+{
+    uint32_t oldest = virtq_driver_oldest_(q);
+    struct virtq_slot *slot = &q->slots[oldest];
+    uint32_t last = q->last, count = slot->count, next = oldest + count;
+    uint32_t end = slot->next & (VIRTQ_MARK_ - 1u);
+
+    q->taken_idx = virtq_is_packed_(q->flags) ? virtq_pos_add_(q->taken_idx, last, count)
+                                              : (uint16_t)(q->taken_idx + 1);
+    done->written = slot->writable;
+    virtq_driver_complete_(q, oldest, slot, done);
+    slot->next = (uint16_t)(oldest == last ? 0 : oldest + 1);
+    if (end != oldest)
+        q->slots[next > last ? next - last - 1 : next].next = (uint16_t)(VIRTQ_MARK_ | end);
+    return 1;
+}
+
+/* IN_ORDER: is `id` an outstanding buffer? From head to head, among what is published: ends. */
+VIRTIO_OUTLINE bool virtq_driver_in_line_(const struct virtq_driver *q, uint32_t id)
+{
+    bool packed = virtq_is_packed_(q->flags);
+    uint32_t last = q->last, at = virtq_driver_oldest_(q), passed = 0;
+    uint32_t published = packed ? virtq_pos_distance_(q->taken_idx, q->published_idx, last)
+                                : (uint16_t)(q->published_idx - q->taken_idx);
+
+    while (at != id) {
+        passed += packed ? q->slots[at].count : 1;
+        if (passed >= published)
+            return false;
+        at += q->slots[at].count;
+        at -= at > last ? last + 1 : 0;
+    }
+    return true;
+}
+
+/* Is `id` an outstanding buffer? */
+VIRTIO_INLINE bool virtq_driver_is_out_(const struct virtq_driver *q, uint32_t id)
+{
+    if (virtq_has_(q->flags, VIRTQ_IN_ORDER))
+        return virtq_driver_in_line_(q, id);
+    if (id > q->last || q->slots[id].count == 0)
+        return false;
+    return !virtq_is_packed_(q->flags) ||
+           q->slots[id].count <= virtq_pos_distance_(q->taken_idx, q->published_idx, q->last);
+}
+
+/* The device says that it used buffer `id`: the general case. IN_ORDER: and thereby all up to it
+ * from the oldest one on; only the named one's length is known, the others count as written in full
+ * (D-INO-01, D-INO-04). Where `len` is not `sure` it counts if it can be true. */
 VIRTIO_OUTLINE int virtq_driver_complete_any_(struct virtq_driver *q, uint32_t id, uint32_t len,
-                                              struct virtq_done *done)
+                                              bool sure, struct virtq_done *done)
 {
     struct virtq_slot *slot, *tail;
 
-    if (id > q->last || q->slots[id].count == 0)
+    if (!virtq_driver_is_out_(q, id))
         return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_ID);
     slot = tail = &q->slots[id];
     if (len > slot->writable) {
-        if (!virtq_has_(q->flags, VIRTQ_LEGACY))
+        if (sure && !virtq_has_(q->flags, VIRTQ_LEGACY))
             return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_LEN);
-        len = slot->writable; /* what legacy devices report is not to be relied on (D-LEG-06) */
+        /* what legacy devices report is not to be relied on (D-LEG-06) */
+        len = sure ? slot->writable : 0;
+    }
+    if (virtq_has_(q->flags, VIRTQ_IN_ORDER)) {
+        slot->writable = len;
+        q->slots[virtq_driver_oldest_(q)].next = (uint16_t)(VIRTQ_MARK_ | id);
+        return virtq_driver_complete_oldest_(q, done);
     }
     if (virtq_is_packed_(q->flags)) {
-        if (slot->count > virtq_pos_distance_(q->taken_idx, q->published_idx, q->last))
-            return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_ID);
         q->taken_idx = virtq_pos_add_(q->taken_idx, q->last, slot->count); /* D-PACK-10, T-67 */
     } else {
         q->taken_idx++;
@@ -1003,80 +1088,15 @@ VIRTIO_OUTLINE int virtq_driver_complete_any_(struct virtq_driver *q, uint32_t i
     return 1;
 }
 
-/* Is `id` an outstanding buffer of one descriptor, and `len` within it? The straight path. */
+/* Is `id` an outstanding buffer of one descriptor, the oldest one where there is an order, and
+ * `len` within it? The straight path. */
 VIRTIO_INLINE bool virtq_driver_used_one_(const struct virtq_driver *q, uint32_t id, uint32_t len)
 {
-    const struct virtq_slot *slot = &q->slots[id];
+    bool in_order = virtq_has_(q->flags, VIRTQ_IN_ORDER);
 
-    return VIRTIO_FAST_PATHS && VIRTIO_LIKELY(id <= q->last) && VIRTIO_LIKELY(slot->count == 1) &&
-           VIRTIO_LIKELY(len <= slot->writable);
-}
-
-enum {
-    VIRTQ_MARK_ = 0x8000 /* in virtq_slot::next, IN_ORDER: complete, as is all up to buffer .. */
-};
-
-/* IN_ORDER: hands out the oldest buffer, complete as are all up to buffer `end`: what is known of
- * the others goes with the next one, and the link back to ring order. */
-VIRTIO_OUTLINE int virtq_driver_complete_oldest_(struct virtq_driver *q, uint32_t oldest,
-                                                 uint32_t end, struct virtq_done *done)
-{
-    struct virtq_slot *slot = &q->slots[oldest];
-    uint32_t last = q->last, count = slot->count, next = oldest + count;
-
-    done->cookie = slot->cookie;
-    done->written = slot->writable;
-    q->taken_idx = virtq_is_packed_(q->flags) ? virtq_pos_add_(q->taken_idx, last, count)
-                                              : (uint16_t)(q->taken_idx + 1);
-    q->free_count = (uint16_t)(q->free_count + count);
-    slot->count = 0;
-    slot->next = (uint16_t)(oldest == last ? 0 : oldest + 1);
-    if (end != oldest)
-        q->slots[next > last ? next - last - 1 : next].next = (uint16_t)(VIRTQ_MARK_ | end);
-    return 1;
-}
-
-/* IN_ORDER: the device named buffer `id` and thereby all up to it from the `oldest` one on. Only
- * the named one's length is known; the others count as written in full (D-INO-01, D-INO-04). */
-VIRTIO_OUTLINE int virtq_driver_complete_batch_(struct virtq_driver *q, uint32_t oldest,
-                                                uint32_t id, uint32_t len, struct virtq_done *done)
-{
-    bool packed = virtq_is_packed_(q->flags);
-    uint32_t last = q->last, at = oldest, passed = 0;
-    uint32_t published = packed ? virtq_pos_distance_(q->taken_idx, q->published_idx, last)
-                                : (uint16_t)(q->published_idx - q->taken_idx);
-
-    while (at != id) { /* from head to head, among what is published: at most num times */
-        passed += packed ? q->slots[at].count : 1;
-        if (passed >= published)
-            return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_ID);
-        at += q->slots[at].count;
-        at -= at > last ? last + 1 : 0;
-    }
-    if (len > q->slots[id].writable)
-        return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_LEN);
-    q->slots[id].writable = len;
-    return virtq_driver_complete_oldest_(q, oldest, id, done);
-}
-
-/* IN_ORDER: the device named buffer `id`; in the straight path that is the oldest one, of one
- * descriptor, whose links are as they have to be. */
-VIRTIO_INLINE int virtq_driver_complete_in_order_(struct virtq_driver *q, uint32_t oldest,
-                                                  uint32_t id, uint32_t len,
-                                                  struct virtq_done *done)
-{
-    struct virtq_slot *slot = &q->slots[oldest];
-
-    if (!VIRTIO_FAST_PATHS || VIRTIO_UNLIKELY(id != oldest) || VIRTIO_UNLIKELY(slot->count != 1) ||
-        VIRTIO_UNLIKELY(len > slot->writable))
-        return virtq_driver_complete_batch_(q, oldest, id, len, done);
-    done->cookie = slot->cookie;
-    done->written = len;
-    slot->count = 0;
-    q->free_count++;
-    q->taken_idx = virtq_is_packed_(q->flags) ? virtq_pos_next_(q->taken_idx, q->last)
-                                              : (uint16_t)(q->taken_idx + 1);
-    return 1;
+    return VIRTIO_FAST_PATHS &&
+           VIRTIO_LIKELY(in_order ? id == virtq_driver_oldest_(q) : id <= q->last) &&
+           VIRTIO_LIKELY(q->slots[id].count == 1) && VIRTIO_LIKELY(len <= q->slots[id].writable);
 }
 
 /* ---------------------------------------------------------------------------
@@ -1183,31 +1203,18 @@ VIRTIO_OUTLINE int virtq_split_take_none_(struct virtq_driver *q, uint16_t pendi
     return pending == 0 ? 0 : virtq_driver_broken_by_(q, VIRTQ_ERR_USED_IDX);
 }
 
-VIRTIO_INLINE int virtq_split_take_in_order_(struct virtq_driver *q, struct virtq_done *done)
-{
-    const struct virtq_split_used *entry = virtq_used_slot_(q->device, q->last, q->taken_idx);
-    uint32_t oldest = ((uint32_t)q->free_head + q->free_count) & q->last, id, len;
-    uint16_t mark = q->slots[oldest].next;
-
-    if (VIRTIO_UNLIKELY(mark & VIRTQ_MARK_))
-        return virtq_driver_complete_oldest_(q, oldest, mark & (VIRTQ_MARK_ - 1u), done);
-    id = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->id));
-    len = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->len));
-    return virtq_driver_complete_in_order_(q, oldest, id, len, done);
-}
-
 /* Takes the next of the completions that are known to be there. */
 VIRTIO_INLINE int virtq_split_take_next_(struct virtq_driver *q, struct virtq_done *done)
 {
     const struct virtq_split_used *entry = virtq_used_slot_(q->device, q->last, q->taken_idx);
     uint32_t id, len;
 
-    if (virtq_has_(q->flags, VIRTQ_IN_ORDER))
-        return virtq_split_take_in_order_(q, done);
+    if (virtq_driver_marked_(q))
+        return virtq_driver_complete_oldest_(q, done);
     id = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->id));
     len = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->len));
     if (!virtq_driver_used_one_(q, id, len))
-        return virtq_driver_complete_any_(q, id, len, done);
+        return virtq_driver_complete_any_(q, id, len, true, done);
     q->taken_idx++;
     done->written = len;
     virtq_driver_complete_(q, id, &q->slots[id], done);
@@ -1233,15 +1240,11 @@ VIRTIO_INLINE int32_t virtq_split_take_count_(struct virtq_driver *q)
 VIRTIO_INLINE void virtq_packed_head_(struct virtq_driver *q, struct virtq_packed_desc *desc,
                                       uint32_t desc_flags, uint32_t pos)
 {
-    uint16_t flags = q->flags;
-
-    if (flags & VIRTQ_HELD_) {
-        virtq_rarely_();
+    if (pos == q->published_idx)
+        q->flags = (uint16_t)((q->flags & (uint16_t)~VIRTQ_HELD_) | desc_flags);
+    else
         VIRTIO_STORE16(&desc->flags,
-                       virtq_order16_(flags, (uint16_t)(desc_flags | virtq_pos_avail_(pos))));
-    } else {
-        q->flags = (uint16_t)(flags | VIRTQ_HELD_ | desc_flags);
-    }
+                       virtq_order16_(q->flags, (uint16_t)(desc_flags | virtq_pos_avail_(pos))));
 }
 
 VIRTIO_INLINE int virtq_packed_add_one_(struct virtq_driver *q, struct virtq_seg seg,
@@ -1257,7 +1260,7 @@ VIRTIO_INLINE int virtq_packed_add_one_(struct virtq_driver *q, struct virtq_seg
     virtq_slot_take_(slot, 1, writable, cookie);
     q->free_head = slot->next;
     q->free_count--;
-    q->added_idx = virtq_pos_next_(pos, q->last);
+    q->added_idx = virtq_pos_expose_(pos, q->last, 1, &q->kicked_idx, &q->flags);
     virtq_desc_fill_((struct virtq_split_desc *)(void *)desc, q->flags, seg);
     VIRTIO_STORE16(&desc->id, virtq_order16_(q->flags, (uint16_t)id));
     virtq_packed_head_(q, desc, desc_flags, pos);
@@ -1285,7 +1288,7 @@ VIRTIO_INLINE void virtq_packed_add_(struct virtq_driver *q, const struct virtq_
         virtq_desc_fill_((struct virtq_split_desc *)(void *)desc, order, buffer->seg[i]);
         VIRTIO_STORE16(&desc->id, virtq_order16_(order, id));
         if (i == 0)
-            virtq_packed_head_(q, desc, flags & VIRTQ_HELD_FLAGS_, q->added_idx);
+            virtq_packed_head_(q, desc, flags & VIRTQ_HELD_, q->added_idx);
         else
             VIRTIO_STORE16(&desc->flags, virtq_order16_(order, (uint16_t)flags));
         if (VIRTIO_UNLIKELY(slot++ == last)) {
@@ -1293,7 +1296,7 @@ VIRTIO_INLINE void virtq_packed_add_(struct virtq_driver *q, const struct virtq_
             flags ^= VIRTQ_LAP_;
         }
     }
-    q->added_idx = (uint16_t)(slot | (flags & VIRTQ_DESC_FLAG_AVAIL ? VIRTQ_WRAP_ : 0));
+    q->added_idx = virtq_pos_expose_(q->added_idx, last, count, &q->kicked_idx, &q->flags);
     q->free_count = (uint16_t)(q->free_count - count);
     /* IN_ORDER: a buffer's id is the slot of its head, so that ids follow the ring. */
     q->free_head = virtq_has_(order, VIRTQ_IN_ORDER) ? (uint16_t)slot : q->slots[id].next;
@@ -1302,27 +1305,24 @@ VIRTIO_INLINE void virtq_packed_add_(struct virtq_driver *q, const struct virtq_
 VIRTIO_INLINE void virtq_packed_publish_(struct virtq_driver *q)
 {
     uint32_t pos = q->published_idx, end = q->added_idx;
-    uint16_t flags = q->flags,
-             head = (uint16_t)((flags & VIRTQ_HELD_FLAGS_) | virtq_pos_avail_(pos));
+    uint16_t flags = q->flags, head = (uint16_t)((flags & VIRTQ_HELD_) | virtq_pos_avail_(pos));
 
-    if (!(flags & VIRTQ_HELD_))
+    if (pos == end)
         return;
-    q->flags = flags & (uint16_t) ~(VIRTQ_HELD_ | VIRTQ_HELD_FLAGS_);
     q->published_idx = (uint16_t)end;
-    if (VIRTIO_UNLIKELY(q->kicked_idx != pos))
-        q->flags |= virtq_pos_late_(q->kicked_idx, pos, end, q->last);
     /* [A] pairs with virtq_packed_avail_flags_(): all descriptors before the first head. */
     virtq_store_release_(flags, &virtq_pos_desc_(q->desc, pos)->flags, head);
 }
 
 VIRTIO_INLINE bool virtq_packed_kick_due_(struct virtq_driver *q)
 {
-    uint32_t now = q->published_idx, event;
+    uint32_t old = q->kicked_idx, now = q->published_idx, event;
 
+    q->kicked_idx = (uint16_t)now;
     /* [C] pairs with virtq_device_kick_on(): our head before its event word. */
     virtq_fence_full_(q->flags);
     event = virtq_event_get_(q->flags, q->device);
-    return virtq_packed_notify_due_(&q->flags, &q->kicked_idx, event, now, &q->last);
+    return virtq_packed_notify_due_(&q->flags, event, now, old, &q->last);
 }
 
 /* Flags of the next used descriptor, or -1 if it is not used yet. [B] pairs with
@@ -1334,41 +1334,25 @@ VIRTIO_INLINE int32_t virtq_packed_used_flags_(const struct virtq_driver *q, uin
     return (flags & VIRTQ_LAP_) == virtq_pos_used_(pos) ? flags : -1;
 }
 
-/* The length of used buffer `id`, which is not checked yet. Without WRITE the field means nothing,
- * says the specification (D-PACK-11, T-68); but QEMU never sets WRITE and Linux never looks at it,
- * so it counts where it can be true. */
-VIRTIO_INLINE uint32_t virtq_packed_used_len_(const struct virtq_driver *q,
-                                              const struct virtq_packed_desc *desc, uint32_t id,
-                                              int32_t flags)
-{
-    uint32_t len = virtq_order32_(q->flags, VIRTIO_LOAD32(&desc->len));
-
-    if (!(flags & VIRTQ_DESC_FLAG_WRITE) && (id > q->last || len > q->slots[id].writable))
-        return 0;
-    return len;
-}
-
 VIRTIO_INLINE int virtq_packed_take_(struct virtq_driver *q, struct virtq_done *done)
 {
-    uint32_t pos = q->taken_idx, oldest = virtq_pos_slot_(pos), id, len;
+    uint32_t pos = q->taken_idx, id, len;
     const struct virtq_packed_desc *desc = virtq_pos_desc_(q->desc, pos);
-    bool in_order = virtq_has_(q->flags, VIRTQ_IN_ORDER);
     int32_t flags;
 
     if (pos == q->published_idx) /* nothing is out: what the flags say is of another lap (T-65) */
         return q->flags & VIRTQ_BROKEN_ ? VIRTQ_ERR_BROKEN : 0;
-    if (in_order && VIRTIO_UNLIKELY(q->slots[oldest].next & VIRTQ_MARK_))
-        return virtq_driver_complete_oldest_(q, oldest, q->slots[oldest].next & (VIRTQ_MARK_ - 1u),
-                                             done);
+    if (virtq_driver_marked_(q))
+        return virtq_driver_complete_oldest_(q, done);
     flags = virtq_packed_used_flags_(q, pos);
     if (flags < 0)
         return 0;
     id = virtq_order16_(q->flags, VIRTIO_LOAD16(&desc->id));
-    len = virtq_packed_used_len_(q, desc, id, flags);
-    if (in_order)
-        return virtq_driver_complete_in_order_(q, oldest, id, len, done);
+    len = virtq_order32_(q->flags, VIRTIO_LOAD32(&desc->len));
+    /* Without WRITE the length means nothing, says the specification (D-PACK-11, T-68); but QEMU
+     * never sets it and Linux never looks at it, so that it counts where it can be true. */
     if (!virtq_driver_used_one_(q, id, len))
-        return virtq_driver_complete_any_(q, id, len, done);
+        return virtq_driver_complete_any_(q, id, len, flags & VIRTQ_DESC_FLAG_WRITE, done);
     q->taken_idx = virtq_pos_next_(pos, q->last);
     done->written = len;
     virtq_driver_complete_(q, id, &q->slots[id], done);
@@ -1687,7 +1671,7 @@ VIRTIO_INLINE bool virtq_driver_pending_(const struct virtq_driver *q, uint32_t 
     if (!virtq_is_packed_(q->flags))
         return virtq_split_used_pending_(q) >= least;
     return q->taken_idx != q->published_idx &&
-           ((q->slots[virtq_pos_slot_(q->taken_idx)].next & VIRTQ_MARK_) != 0 ||
+           (virtq_driver_marked_(q) ||
             virtq_packed_used_flags_(q, q->taken_idx) >= 0);
 }
 
@@ -1807,6 +1791,7 @@ VIRTIO_OUTLINE int virtq_device_broken_by_(struct virtq_device *q, int err)
     q->flags |= VIRTQ_BROKEN_;
     q->error = (int16_t)err;
     q->seen_idx = q->popped_idx; /* split: the next pop looks again, and finds out */
+    q->avail_flags = VIRTQ_NEVER_;
     return err;
 }
 
@@ -2100,13 +2085,21 @@ VIRTIO_INLINE bool virtq_split_irq_due_(struct virtq_device *q)
 /* ---------------------------------------------------------------------------
  * 12. Packed ring, device side
  * --------------------------------------------------------------------------- */
-/* Flags of the head at `pos`, or -1 if nothing is available there. [A] pairs with
+/* Flags of the head at popped_idx, or -1 if nothing is available there. [A] pairs with
  * virtq_packed_publish_(): the head's flags before everything else. */
-VIRTIO_INLINE int32_t virtq_packed_avail_flags_(const struct virtq_device *q, uint32_t pos)
+VIRTIO_INLINE int32_t virtq_packed_avail_flags_(const struct virtq_device *q)
 {
-    uint16_t flags = virtq_load_acquire_(q->flags, &virtq_pos_desc_(q->desc, pos)->flags);
+    const struct virtq_packed_desc *desc = virtq_pos_desc_(q->desc, q->popped_idx);
+    uint16_t flags = virtq_load_acquire_(q->flags, &desc->flags);
 
-    return (flags & VIRTQ_LAP_) == virtq_pos_avail_(pos) ? flags : -1;
+    return (flags & VIRTQ_LAP_) == q->avail_flags ? flags : -1;
+}
+
+/* The next list begins at `pos`. */
+VIRTIO_INLINE void virtq_packed_pop_at_(struct virtq_device *q, uint32_t pos)
+{
+    q->popped_idx = (uint16_t)pos;
+    q->avail_flags = (uint16_t)virtq_pos_avail_(pos);
 }
 
 /* Walks the list whose head is given, to its end even if it is malformed: only there the next list
@@ -2136,7 +2129,7 @@ VIRTIO_OUTLINE int virtq_packed_walk_(struct virtq_device *q, struct virtq_chain
         slot = VIRTIO_UNLIKELY(slot == last) ? 0 : slot + 1;
         d = virtq_desc_read_(&ring[slot], order);
     }
-    q->popped_idx = virtq_pos_add_(pos, last, count);
+    virtq_packed_pop_at_(q, virtq_pos_add_(pos, last, count));
     chain->token = d.link | (count - 1) << 16;
     return err != 0 ? err : virtq_walk_end_(&walk, chain);
 }
@@ -2145,13 +2138,11 @@ VIRTIO_INLINE int virtq_packed_pop_(struct virtq_device *q, struct virtq_chain *
 {
     uint32_t pos = q->popped_idx;
     const struct virtq_packed_desc *desc = virtq_pos_desc_(q->desc, pos);
-    int32_t flags = virtq_packed_avail_flags_(q, pos);
+    int32_t flags = virtq_packed_avail_flags_(q);
     struct virtq_desc_ first;
 
-    if (VIRTIO_UNLIKELY(q->flags & VIRTQ_BROKEN_))
-        return VIRTQ_ERR_BROKEN;
     if (flags < 0)
-        return 0;
+        return q->flags & VIRTQ_BROKEN_ ? VIRTQ_ERR_BROKEN : 0;
     if (VIRTIO_UNLIKELY((pos ^ q->pushed_idx) == VIRTQ_WRAP_)) /* every slot is in flight */
         return virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_IDX);
     first.seg.addr = virtq_order64_(q->flags, VIRTIO_LOAD64(&desc->addr));
@@ -2160,7 +2151,10 @@ VIRTIO_INLINE int virtq_packed_pop_(struct virtq_device *q, struct virtq_chain *
     first.link = virtq_order16_(q->flags, VIRTIO_LOAD16(&desc->id));
     if (!VIRTIO_FAST_PATHS || VIRTIO_UNLIKELY(flags & VIRTQ_MORE_))
         return virtq_packed_walk_(q, chain, first.seg, first.flags | (uint32_t)first.link << 16);
-    q->popped_idx = virtq_pos_next_(pos, q->last);
+    if (VIRTIO_UNLIKELY(virtq_pos_slot_(pos) == q->last))
+        virtq_packed_pop_at_(q, ~pos & VIRTQ_WRAP_);
+    else
+        q->popped_idx = (uint16_t)(pos + 1);
     chain->token = first.link;
     return virtq_chain_single_(chain, first.seg, first.flags);
 }
@@ -2173,7 +2167,8 @@ VIRTIO_INLINE void virtq_packed_push_(struct virtq_device *q, uint32_t token, ui
     struct virtq_packed_desc *desc = virtq_pos_desc_(q->desc, pos);
     uint16_t flags = (uint16_t)(virtq_pos_used_(pos) | (written != 0 ? VIRTQ_DESC_FLAG_WRITE : 0));
 
-    q->pushed_idx = virtq_pos_add_(pushed, q->last, (token >> 16) + 1);
+    q->pushed_idx = virtq_pos_expose_(pushed, q->last, (token >> 16) + 1, &q->signalled_idx,
+                                      &q->flags);
     VIRTIO_STORE32(&desc->len, virtq_order32_(q->flags, written));
     VIRTIO_STORE16(&desc->id, virtq_order16_(q->flags, (uint16_t)token));
     if (pos == q->flushed_idx)
@@ -2189,20 +2184,19 @@ VIRTIO_INLINE void virtq_packed_flush_(struct virtq_device *q)
     if (pos == end)
         return;
     q->flushed_idx = (uint16_t)end;
-    if (VIRTIO_UNLIKELY(q->signalled_idx != pos))
-        q->flags |= virtq_pos_late_(q->signalled_idx, pos, end, q->last);
     /* [B] pairs with virtq_packed_used_flags_(): data and entries before the first one's flags. */
     virtq_store_release_(q->flags, &virtq_pos_desc_(q->desc, pos)->flags, q->held_flags);
 }
 
 VIRTIO_INLINE bool virtq_packed_irq_due_(struct virtq_device *q)
 {
-    uint32_t now = q->flushed_idx, event;
+    uint32_t old = q->signalled_idx, now = q->flushed_idx, event;
 
+    q->signalled_idx = (uint16_t)now;
     /* [D] pairs with virtq_driver_irq_on() and _on_after(): our entries before their event word. */
     virtq_fence_full_(q->flags);
     event = virtq_event_get_(q->flags, q->driver);
-    return virtq_packed_notify_due_(&q->flags, &q->signalled_idx, event, now, &q->last);
+    return virtq_packed_notify_due_(&q->flags, event, now, old, &q->last);
 }
 
 /* ---------------------------------------------------------------------------
@@ -2240,6 +2234,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_device_init(struct virtq_device *q,
     q->last = (uint16_t)(areas->num - 1);
     q->flags = areas->flags;
     q->held_flags = 0;
+    q->avail_flags = VIRTQ_DESC_FLAG_AVAIL;
     q->error = 0;
     q->popped_idx = virtq_is_packed_(areas->flags) ? VIRTQ_WRAP_ : 0; /* L-PACK-04 */
     q->seen_idx = q->pushed_idx = q->batch_idx = q->flushed_idx = q->signalled_idx = q->popped_idx;
@@ -2346,7 +2341,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_device_kick_on(struct virtq_device *q)
     virtq_fence_full_(q->flags);
     if (q->flags & VIRTQ_BROKEN_)
         return false;
-    return virtq_is_packed_(q->flags) ? virtq_packed_avail_flags_(q, q->popped_idx) >= 0
+    return virtq_is_packed_(q->flags) ? virtq_packed_avail_flags_(q) >= 0
                                       : virtq_split_avail_idx_(q) != q->popped_idx;
 }
 
@@ -2374,6 +2369,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_device_restore(struct virtq_device *q,
     if (!virtq_position_ok_(at, q->last, q->flags))
         return VIRTQ_ERR_POSITION;
     q->seen_idx = q->popped_idx = at.avail_idx;
+    q->avail_flags = (uint16_t)virtq_pos_avail_(at.avail_idx);
     q->pushed_idx = q->batch_idx = q->flushed_idx = q->signalled_idx = at.used_idx;
     return 0;
 }

@@ -77,15 +77,15 @@ case "  of which driver side" in *"$only"*)
     show "  of which driver side (two calls included)" 91 65 "$(per_operation split-apart round-trip \
         --collect-atstart=no --toggle-collect=driver_send --toggle-collect=driver_receive)" ;;
 esac
-row "packed round trip, 1 descriptor" 247 110 packed round-trip
-row "split round trip, IN_ORDER" 173 100 in-order round-trip
-row "packed round trip, IN_ORDER" 261 100 packed-in-order round-trip
+row "packed round trip, 1 descriptor" 222 110 packed round-trip
+row "split round trip, IN_ORDER" 172 100 in-order round-trip
+row "packed round trip, IN_ORDER" 229 100 packed-in-order round-trip
 row "split chain of 3, direct" 391 210 split chain-direct
 row "split chain of 3, indirect" 389 220 split chain-indirect
-row "packed chain of 3, direct" 577 210 packed chain-direct
-row "packed chain of 3, indirect" 539 220 packed chain-indirect
-row "split batch of 32, per descriptor" 119 85 split batch
-row "packed batch of 32, per descriptor" 182 75 packed batch
+row "packed chain of 3, direct" 567 210 packed chain-direct
+row "packed chain of 3, indirect" 524 220 packed chain-indirect
+row "split batch of 32, per descriptor" 120 85 split batch
+row "packed batch of 32, per descriptor" 168 75 packed batch
 suppressed() { # title, limit, budget, program: what the decision adds to the loop around it
     case $1 in *"$only"*)
         show "$1" "$2" "$3" "$(($(per_operation "$4" kick-suppressed) -
@@ -94,6 +94,6 @@ suppressed() { # title, limit, budget, program: what the decision adds to the lo
 }
 suppressed "split kick decision, suppressed" 12 12 split
 suppressed "packed kick decision, suppressed" 15 12 packed
-row "split round trip, everything compiled in" 227 - any-split round-trip
-row "packed round trip, everything compiled in" 315 - any-packed round-trip
+row "split round trip, everything compiled in" 232 - any-split round-trip
+row "packed round trip, everything compiled in" 287 - any-packed round-trip
 exit $status
