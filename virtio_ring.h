@@ -167,7 +167,7 @@ struct virtq_cell16_ {
 #define VIRTIO_LOAD32(p) (*(const volatile uint32_t *)(p))
 #define VIRTIO_LOAD64(p) (*(const volatile uint64_t *)(p))
 #define VIRTIO_STORE8(p, v) ((void)(*(volatile uint8_t *)(p) = (v)))
-#define VIRTIO_STORE16(p, v) ((void)(((volatile struct virtq_cell16_ *)(void *)(p))->value = (v)))
+#define VIRTIO_STORE16(p, v) ((void)(((struct virtq_cell16_ *)(void *)(p))->value = (v)))
 #define VIRTIO_STORE32(p, v) ((void)(*(uint32_t *)(p) = (v)))
 #define VIRTIO_STORE64(p, v) ((void)(*(uint64_t *)(p) = (v)))
 #endif
@@ -1137,20 +1137,23 @@ VIRTIO_INLINE int virtq_split_add_one_(struct virtq_driver *q, struct virtq_seg 
 VIRTIO_INLINE uint16_t virtq_split_fill_(const struct virtq_driver *q,
                                          const struct virtq_buffer *buffer, uint16_t flags)
 {
-    struct virtq_split_desc *table = (struct virtq_split_desc *)q->desc, *desc = table;
+    struct virtq_split_desc *table = (struct virtq_split_desc *)q->desc, *desc;
     const struct virtq_seg *seg = buffer->seg, *writable = seg + buffer->readable;
+    const struct virtq_seg *end = writable + buffer->writable;
     uint32_t at = q->free_head;
     uint16_t order = q->flags;
 
-    for (const struct virtq_seg *end = writable + buffer->writable; seg != end; seg++) {
+    flags |= VIRTQ_DESC_FLAG_NEXT;
+    do {
         if (seg == writable)
             flags |= VIRTQ_DESC_FLAG_WRITE;
         desc = &table[at];
         at = q->slots[at].next;
         virtq_desc_fill_(desc, order, *seg);
-        VIRTIO_STORE16(&desc->flags, virtq_order16_(order, flags | VIRTQ_DESC_FLAG_NEXT));
+        VIRTIO_STORE16(&desc->flags, virtq_order16_(order, flags));
         VIRTIO_STORE16(&desc->next, virtq_order16_(order, (uint16_t)at));
-    }
+    } while (++seg != end);
+    flags ^= VIRTQ_DESC_FLAG_NEXT; /* of the last one */
     VIRTIO_STORE16(&desc->flags, virtq_order16_(order, flags));
     return (uint16_t)at;
 }
@@ -1203,10 +1206,17 @@ VIRTIO_OUTLINE int virtq_split_take_none_(struct virtq_driver *q, uint16_t pendi
     return pending == 0 ? 0 : virtq_driver_broken_by_(q, VIRTQ_ERR_USED_IDX);
 }
 
-/* Takes the next of the completions that are known to be there. */
-VIRTIO_INLINE int virtq_split_take_next_(struct virtq_driver *q, struct virtq_done *done)
+/* Where the next completion appears. */
+VIRTIO_INLINE const struct virtq_split_used *virtq_split_used_(const struct virtq_driver *q)
 {
-    const struct virtq_split_used *entry = virtq_used_slot_(q->device, q->last, q->taken_idx);
+    return virtq_used_slot_(q->device, q->last, q->taken_idx);
+}
+
+/* Takes the next of the completions that are known to be there. */
+VIRTIO_INLINE int virtq_split_take_next_(struct virtq_driver *q,
+                                         const struct virtq_split_used *entry,
+                                         struct virtq_done *done)
+{
     uint32_t id, len;
 
     if (virtq_driver_marked_(q))
@@ -1631,12 +1641,14 @@ VIRTIO_INLINE uint16_t virtq_driver_notification_data(const struct virtq_driver 
 VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_take(struct virtq_driver *q,
                                                      struct virtq_done *done)
 {
+    const struct virtq_split_used *entry;
     int32_t ready;
 
     if (virtq_is_packed_(q->flags))
         return virtq_packed_take_(q, done);
+    entry = virtq_split_used_(q);
     ready = virtq_split_take_count_(q);
-    return VIRTIO_LIKELY(ready > 0) ? virtq_split_take_next_(q, done) : ready;
+    return VIRTIO_LIKELY(ready > 0) ? virtq_split_take_next_(q, entry, done) : ready;
 }
 
 /**
@@ -1653,8 +1665,8 @@ VIRTIO_NODISCARD VIRTIO_INLINE int32_t virtq_driver_take_batch(struct virtq_driv
     int32_t ready = packed ? max : virtq_split_take_count_(q), taken = 0;
 
     while (taken < ready && taken < max) {
-        int rc =
-            packed ? virtq_packed_take_(q, &done[taken]) : virtq_split_take_next_(q, &done[taken]);
+        int rc = packed ? virtq_packed_take_(q, &done[taken])
+                        : virtq_split_take_next_(q, virtq_split_used_(q), &done[taken]);
 
         if (rc <= 0)
             return taken != 0 ? taken : rc;
@@ -1966,22 +1978,12 @@ VIRTIO_INLINE uint16_t virtq_split_avail_idx_(const struct virtq_device *q)
     return virtq_load_acquire_(q->flags, virtq_avail_idx_(q->driver));
 }
 
-/* Looks for newly available buffers from `at` on: 1 if there are, 0 if not. The index may be ahead
- * of what was pushed by the queue size at most, since every buffer holds a descriptor until then.
- */
-VIRTIO_INLINE int virtq_split_refill_(struct virtq_device *q, uint32_t at, uint32_t last)
+/* What an index means that is `more` ahead of the buffers popped, if it shows none or too many. */
+VIRTIO_OUTLINE int virtq_split_pop_none_(struct virtq_device *q, uint32_t more)
 {
-    uint32_t room = last + 1 - (uint16_t)(at - q->pushed_idx);
-    uint32_t idx = virtq_split_avail_idx_(q), more = (uint16_t)(idx - at);
-
-    if (VIRTIO_UNLIKELY(q->flags & VIRTQ_BROKEN_))
+    if (q->flags & VIRTQ_BROKEN_)
         return VIRTQ_ERR_BROKEN;
-    if (more == 0)
-        return 0;
-    if (VIRTIO_UNLIKELY(more > room))
-        return virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_IDX);
-    q->seen_idx = (uint16_t)idx;
-    return 1;
+    return more == 0 ? 0 : virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_IDX);
 }
 
 /* Walks the chain whose first descriptor is given (in registers). Ends: no more links than the
@@ -2020,10 +2022,13 @@ VIRTIO_INLINE int virtq_split_pop_(struct virtq_device *q, struct virtq_chain *c
     struct virtq_desc_ first;
 
     if (at == q->seen_idx) {
-        int more = virtq_split_refill_(q, at, last);
+        uint16_t room = (uint16_t)(q->pushed_idx + last + 1 - at);
+        uint16_t idx = virtq_split_avail_idx_(q), more = (uint16_t)(idx - at);
 
-        if (VIRTIO_UNLIKELY(more <= 0))
-            return more;
+        if (VIRTIO_UNLIKELY((uint16_t)(more - 1) >= room) ||
+            VIRTIO_UNLIKELY(q->flags & VIRTQ_BROKEN_))
+            return virtq_split_pop_none_(q, more);
+        q->seen_idx = idx;
     }
     head = virtq_order16_(q->flags, VIRTIO_LOAD16(virtq_avail_slot_(avail, last, at)));
     if (VIRTIO_UNLIKELY(head > last))

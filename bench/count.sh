@@ -72,19 +72,19 @@ row() { # title, limit, budget, program, case
 }
 
 echo "instructions per operation, x86-64, $($cc --version | head -n 1), -O2"
-row "split round trip, 1 descriptor" 164 125 split round-trip
+row "split round trip, 1 descriptor" 157 125 split round-trip
 case "  of which driver side" in *"$only"*)
-    show "  of which driver side (two calls included)" 91 65 "$(per_operation split-apart round-trip \
+    show "  of which driver side (two calls included)" 87 65 "$(per_operation split-apart round-trip \
         --collect-atstart=no --toggle-collect=driver_send --toggle-collect=driver_receive)" ;;
 esac
 row "packed round trip, 1 descriptor" 222 110 packed round-trip
-row "split round trip, IN_ORDER" 172 100 in-order round-trip
+row "split round trip, IN_ORDER" 165 100 in-order round-trip
 row "packed round trip, IN_ORDER" 229 100 packed-in-order round-trip
-row "split chain of 3, direct" 391 210 split chain-direct
-row "split chain of 3, indirect" 389 220 split chain-indirect
+row "split chain of 3, direct" 387 210 split chain-direct
+row "split chain of 3, indirect" 371 220 split chain-indirect
 row "packed chain of 3, direct" 567 210 packed chain-direct
 row "packed chain of 3, indirect" 524 220 packed chain-indirect
-row "split batch of 32, per descriptor" 120 85 split batch
+row "split batch of 32, per descriptor" 119 85 split batch
 row "packed batch of 32, per descriptor" 168 75 packed batch
 suppressed() { # title, limit, budget, program: what the decision adds to the loop around it
     case $1 in *"$only"*)
@@ -94,6 +94,6 @@ suppressed() { # title, limit, budget, program: what the decision adds to the lo
 }
 suppressed "split kick decision, suppressed" 12 12 split
 suppressed "packed kick decision, suppressed" 15 12 packed
-row "split round trip, everything compiled in" 232 - any-split round-trip
-row "packed round trip, everything compiled in" 287 - any-packed round-trip
+row "split round trip, everything compiled in" 219 - any-split round-trip
+row "packed round trip, everything compiled in" 280 - any-packed round-trip
 exit $status
