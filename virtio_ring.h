@@ -637,6 +637,14 @@ enum {
     VIRTQ_MORE_ = VIRTQ_DESC_FLAG_NEXT | VIRTQ_DESC_FLAG_INDIRECT /* not a chain of one */
 };
 
+/* Linkage of the general way through an operation: out of line beside the short one, in line where it
+ * is the only one. */
+#if VIRTIO_FAST_PATHS
+#define VIRTQ_GENERAL_ VIRTIO_OUTLINE
+#else
+#define VIRTQ_GENERAL_ VIRTIO_INLINE
+#endif
+
 /* Has a queue this property? Folds away where that is known. */
 VIRTIO_INLINE bool virtq_has_(uint16_t flags, uint16_t flag)
 {
@@ -812,21 +820,23 @@ VIRTIO_INLINE uint32_t virtq_pos_avail_(uint32_t pos)
     return virtq_pos_used_(pos) ^ VIRTQ_DESC_FLAG_USED;
 }
 
-/* As virtq_pos_add_(), for a side that exposes these slots and last decided at `decided` to notify.
- * Positions do not reach over two laps: at the end of one, a decision before its start moves there,
- * and LATE says that there was more. */
-VIRTIO_INLINE uint16_t virtq_pos_expose_(uint32_t pos, uint32_t last, uint32_t count,
+/* As virtq_pos_add_(), by one slot and `more`, for a side that exposes these slots and last decided
+ * at `decided` to notify. Positions do not reach over two laps: at the end of one, a decision before
+ * its start moves there, and LATE says that there was more. */
+VIRTIO_INLINE uint16_t virtq_pos_expose_(uint32_t pos, uint32_t last, uint32_t more,
                                          uint16_t *decided, uint16_t *flags)
 {
-    if (VIRTIO_UNLIKELY(virtq_pos_slot_(pos) + count > last)) {
+    uint32_t slot = virtq_pos_slot_(pos) + more;
+
+    if (VIRTIO_UNLIKELY(slot >= last)) {
         virtq_rarely_();
         if ((*decided ^ pos) & VIRTQ_WRAP_) {
             *decided = pos & VIRTQ_WRAP_;
             *flags |= VIRTQ_LATE_;
         }
-        return (uint16_t)((virtq_pos_slot_(pos) + count - last - 1) | (~pos & VIRTQ_WRAP_));
+        return (uint16_t)((slot - last) | (~pos & VIRTQ_WRAP_));
     }
-    return (uint16_t)(pos + count);
+    return (uint16_t)(pos + more + 1);
 }
 
 /*
@@ -845,20 +855,23 @@ VIRTIO_INLINE bool virtq_pos_event_due_(uint32_t event, uint32_t now, uint32_t o
     return virtq_event_due((uint16_t)event, (uint16_t)slot, (uint16_t)(slot - passed));
 }
 
-/* Must the peer whose event word is `event` be told of the slots from `old` on to `now`? Settles the
- * LATE of `flags`. The reserved mode counts as enabled (D-PEVT-03). */
+/* Must the peer whose event word is `event` be told, when it may wait for any slot? The reserved mode
+ * counts as enabled (D-PEVT-03). Settles LATE. */
+VIRTIO_OUTLINE bool virtq_packed_late_(uint16_t *flags, uint32_t event)
+{
+    *flags &= (uint16_t)~VIRTQ_LATE_;
+    return (event & VIRTQ_EVENT_MODE_) != VIRTQ_EVENT_DISABLE << 16;
+}
+
+/* Must it be told of the slots from `old` on to `now`, and of more if `flags` has LATE? */
 VIRTIO_INLINE bool virtq_packed_notify_due_(uint16_t *flags, uint32_t event, uint32_t now,
                                             uint32_t old, const uint16_t *last)
 {
-    uint32_t mode = event & VIRTQ_EVENT_MODE_;
-
-    if (VIRTIO_UNLIKELY(*flags & VIRTQ_LATE_)) {
-        *flags &= (uint16_t)~VIRTQ_LATE_;
-        return mode != VIRTQ_EVENT_DISABLE << 16;
-    }
-    if (mode == VIRTQ_EVENT_DISABLE << 16)
+    if (VIRTIO_UNLIKELY(*flags & VIRTQ_LATE_))
+        return virtq_packed_late_(flags, event);
+    if ((event & VIRTQ_EVENT_MODE_) == VIRTQ_EVENT_DISABLE << 16)
         return false;
-    if (mode != VIRTQ_EVENT_DESC << 16)
+    if ((event & VIRTQ_EVENT_MODE_) != VIRTQ_EVENT_DESC << 16)
         return now != old;
     virtq_rarely_();
     return virtq_pos_event_due_(event, now, old, *last);
@@ -1057,7 +1070,7 @@ VIRTIO_INLINE bool virtq_driver_is_out_(const struct virtq_driver *q, uint32_t i
 /* The device says that it used buffer `id`: the general case. IN_ORDER: and thereby all up to it
  * from the oldest one on; only the named one's length is known, the others count as written in full
  * (D-INO-01, D-INO-04). Where `len` is not `sure` it counts if it can be true. */
-VIRTIO_OUTLINE int virtq_driver_complete_any_(struct virtq_driver *q, uint32_t id, uint32_t len,
+VIRTQ_GENERAL_ int virtq_driver_complete_any_(struct virtq_driver *q, uint32_t id, uint32_t len,
                                               bool sure, struct virtq_done *done)
 {
     struct virtq_slot *slot, *tail;
@@ -1270,7 +1283,7 @@ VIRTIO_INLINE int virtq_packed_add_one_(struct virtq_driver *q, struct virtq_seg
     virtq_slot_take_(slot, 1, writable, cookie);
     q->free_head = slot->next;
     q->free_count--;
-    q->added_idx = virtq_pos_expose_(pos, q->last, 1, &q->kicked_idx, &q->flags);
+    q->added_idx = virtq_pos_expose_(pos, q->last, 0, &q->kicked_idx, &q->flags);
     virtq_desc_fill_((struct virtq_split_desc *)(void *)desc, q->flags, seg);
     VIRTIO_STORE16(&desc->id, virtq_order16_(q->flags, (uint16_t)id));
     virtq_packed_head_(q, desc, desc_flags, pos);
@@ -1306,7 +1319,7 @@ VIRTIO_INLINE void virtq_packed_add_(struct virtq_driver *q, const struct virtq_
             flags ^= VIRTQ_LAP_;
         }
     }
-    q->added_idx = virtq_pos_expose_(q->added_idx, last, count, &q->kicked_idx, &q->flags);
+    q->added_idx = virtq_pos_expose_(q->added_idx, last, count - 1, &q->kicked_idx, &q->flags);
     q->free_count = (uint16_t)(q->free_count - count);
     /* IN_ORDER: a buffer's id is the slot of its head, so that ids follow the ring. */
     q->free_head = virtq_has_(order, VIRTQ_IN_ORDER) ? (uint16_t)slot : q->slots[id].next;
@@ -1988,7 +2001,7 @@ VIRTIO_OUTLINE int virtq_split_pop_none_(struct virtq_device *q, uint32_t more)
 
 /* Walks the chain whose first descriptor is given (in registers). Ends: no more links than the
  * queue has entries. */
-VIRTIO_OUTLINE int virtq_split_walk_(const struct virtq_device *q, struct virtq_chain *chain,
+VIRTQ_GENERAL_ int virtq_split_walk_(const struct virtq_device *q, struct virtq_chain *chain,
                                      struct virtq_seg seg, uint32_t flags_link)
 {
     const struct virtq_split_desc *table = (const struct virtq_split_desc *)q->desc;
@@ -2109,7 +2122,7 @@ VIRTIO_INLINE void virtq_packed_pop_at_(struct virtq_device *q, uint32_t pos)
 
 /* Walks the list whose head is given, to its end even if it is malformed: only there the next list
  * begins. Ends: a list cannot be longer than the slots that are not in flight. */
-VIRTIO_OUTLINE int virtq_packed_walk_(struct virtq_device *q, struct virtq_chain *chain,
+VIRTQ_GENERAL_ int virtq_packed_walk_(struct virtq_device *q, struct virtq_chain *chain,
                                       struct virtq_seg seg, uint32_t flags_id)
 {
     const struct virtq_split_desc *ring = (const struct virtq_split_desc *)q->desc;
@@ -2172,8 +2185,7 @@ VIRTIO_INLINE void virtq_packed_push_(struct virtq_device *q, uint32_t token, ui
     struct virtq_packed_desc *desc = virtq_pos_desc_(q->desc, pos);
     uint16_t flags = (uint16_t)(virtq_pos_used_(pos) | (written != 0 ? VIRTQ_DESC_FLAG_WRITE : 0));
 
-    q->pushed_idx = virtq_pos_expose_(pushed, q->last, (token >> 16) + 1, &q->signalled_idx,
-                                      &q->flags);
+    q->pushed_idx = virtq_pos_expose_(pushed, q->last, token >> 16, &q->signalled_idx, &q->flags);
     VIRTIO_STORE32(&desc->len, virtq_order32_(q->flags, written));
     VIRTIO_STORE16(&desc->id, virtq_order16_(q->flags, (uint16_t)token));
     if (pos == q->flushed_idx)

@@ -77,15 +77,15 @@ case "  of which driver side" in *"$only"*)
     show "  of which driver side (two calls included)" 87 65 "$(per_operation split-apart round-trip \
         --collect-atstart=no --toggle-collect=driver_send --toggle-collect=driver_receive)" ;;
 esac
-row "packed round trip, 1 descriptor" 222 110 packed round-trip
+row "packed round trip, 1 descriptor" 216 110 packed round-trip
 row "split round trip, IN_ORDER" 165 100 in-order round-trip
-row "packed round trip, IN_ORDER" 229 100 packed-in-order round-trip
+row "packed round trip, IN_ORDER" 221 100 packed-in-order round-trip
 row "split chain of 3, direct" 387 210 split chain-direct
 row "split chain of 3, indirect" 371 220 split chain-indirect
-row "packed chain of 3, direct" 567 210 packed chain-direct
-row "packed chain of 3, indirect" 524 220 packed chain-indirect
+row "packed chain of 3, direct" 563 210 packed chain-direct
+row "packed chain of 3, indirect" 519 220 packed chain-indirect
 row "split batch of 32, per descriptor" 119 85 split batch
-row "packed batch of 32, per descriptor" 168 75 packed batch
+row "packed batch of 32, per descriptor" 163 75 packed batch
 suppressed() { # title, limit, budget, program: what the decision adds to the loop around it
     case $1 in *"$only"*)
         show "$1" "$2" "$3" "$(($(per_operation "$4" kick-suppressed) -
@@ -93,7 +93,7 @@ suppressed() { # title, limit, budget, program: what the decision adds to the lo
     esac
 }
 suppressed "split kick decision, suppressed" 12 12 split
-suppressed "packed kick decision, suppressed" 15 12 packed
+suppressed "packed kick decision, suppressed" 14 12 packed
 row "split round trip, everything compiled in" 219 - any-split round-trip
-row "packed round trip, everything compiled in" 280 - any-packed round-trip
+row "packed round trip, everything compiled in" 271 - any-packed round-trip
 exit $status
