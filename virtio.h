@@ -504,15 +504,6 @@ VIRTIO_INLINE uint16_t virtio_features_ring_flags(const struct virtio_features *
     }
     return flags;
 }
-
-/** Virtio device type of a PCI function, or 0 if it is none (L-PCI-01): modern ids are 0x1040 plus
- *  the type, transitional ones have it in the subsystem id. */
-VIRTIO_INLINE uint16_t virtio_pci_device_type(uint16_t vendor, uint16_t device, uint16_t subsystem)
-{
-    if (vendor != 0x1af4 || device < 0x1000 || device > 0x107f)
-        return 0;
-    return device >= 0x1040 ? (uint16_t)(device - 0x1040) : subsystem;
-}
 /** @} */
 
 /* ---------------------------------------------------------------------------

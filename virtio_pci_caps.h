@@ -5,24 +5,33 @@
  *
  * One walk over configuration space serves three generations: the 2011 RFC's "flexible configuration
  * layout" (vendor capabilities of length 12), VIRTIO 1.x (length 16 and more) and the legacy I/O
- * BAR, with the RFC's fallback of each single structure to its legacy place. Nothing is written, no
- * register behind a BAR is touched, and each dword of configuration space is read once. The file
- * stands alone.
+ * BAR, with the RFC's fallback of each single structure to its legacy place. A scan writes nothing,
+ * touches no register behind a BAR, and reads each dword of a list once. For machines without
+ * firmware there is sizing and assignment of BARs; for authors of devices there are the same
+ * capability lists the other way round. The file stands alone.
  *
- * How to use:
+ * How to use, as a driver:
  *
  *     struct virtio_pci_config config = {my_read32, my_write32, my_function};
- *     struct virtio_pci_bar bars[6] = {...};       // as assigned; NONE where not reachable
+ *     struct virtio_pci_bar bars[6];
  *     struct virtio_pci_layout layout;
- *     if (virtio_pci_scan(&layout, &config, bars, 0) == 0)
- *         place = virtio_pci_locate(&layout, VIRTIO_PCI_STRUCT_DEVICE, layout.msix_on);
+ *     err = virtio_pci_bars_size(&config, bars);                 // what firmware assigned, or ...
+ *     err = virtio_pci_bars_assign(&config, bars, &my_ranges);   // ... if there is no firmware
+ *     err = virtio_pci_scan(&layout, &config, bars, 0);
+ *     place = virtio_pci_locate(&layout, VIRTIO_PCI_STRUCT_DEVICE, layout.msix_on);
+ *
+ * As a device: virtio_pci_image_header(), then virtio_pci_image_caps(). To show what a function has:
+ * virtio_pci_walk_begin(), then virtio_pci_walk_next() while it returns 1.
  *
  * Contents
  *
  *     1. Configuration
  *     2. Types
  *     3. Interface
- *     4. Implementation
+ *     4. Capabilities
+ *     5. Scan
+ *     6. BARs and registers
+ *     7. Images
  */
 #ifndef VIRTIO_PCI_LAYOUT_H
 #define VIRTIO_PCI_LAYOUT_H
@@ -51,8 +60,9 @@
  * --------------------------------------------------------------------------- */
 /**
  * @defgroup virtio_pci PCI register layout
- * Pure functions of their arguments; any context. Configuration space is not trusted: the walk is
- * bounded, and an offset and length that came out of it lie inside the BAR they name.
+ * Pure functions of their arguments; any context, but one function's configuration space is used by
+ * one caller at a time. It is not trusted: walks are bounded, each dword of a capability is read
+ * once, and an offset and length that came out of it lie inside the BAR they name.
  * @{
  */
 
@@ -76,17 +86,22 @@ enum virtio_pci_bar_kind { VIRTIO_PCI_BAR_NONE, VIRTIO_PCI_BAR_IO, VIRTIO_PCI_BA
  *  one, or of a kind the caller cannot access is VIRTIO_PCI_BAR_NONE; structures in it are passed
  *  over (D-CAP-08). */
 struct virtio_pci_bar {
-    uint64_t base;   /**< for the caller; not looked at */
+    uint64_t base;   /**< bus address or port; a scan does not look at it */
     uint64_t length; /**< bytes */
     uint8_t kind;    /**< enum virtio_pci_bar_kind */
+    uint8_t wide;    /**< 1: of 64 bits, the next BAR register is its upper half */
 };
 
-/** The structures, by the number that both capability generations give them. */
+/** The structures, by the number in their capability. The first four mean the same in both
+ *  families (R-37); the others are of VIRTIO 1.x. */
 enum virtio_pci_struct {
     VIRTIO_PCI_STRUCT_COMMON = 1, /**< common configuration; RFC: virtio header */
     VIRTIO_PCI_STRUCT_NOTIFY = 2,
     VIRTIO_PCI_STRUCT_ISR = 3,
-    VIRTIO_PCI_STRUCT_DEVICE = 4 /**< device configuration */
+    VIRTIO_PCI_STRUCT_DEVICE = 4,        /**< device configuration */
+    VIRTIO_PCI_STRUCT_PCI_CFG = 5,       /**< window into the BARs, in configuration space */
+    VIRTIO_PCI_STRUCT_SHARED_MEMORY = 8, /**< a region, told apart by its id */
+    VIRTIO_PCI_STRUCT_VENDOR = 9         /**< vendor data, in configuration space */
 };
 
 /** How a structure, or a whole function, is laid out. */
@@ -97,20 +112,61 @@ enum virtio_pci_generation {
     VIRTIO_PCI_MODERN   /**< capabilities of VIRTIO 1.x */
 };
 
+/** What keeps a capability from being used, whatever the BARs are. */
+enum virtio_pci_fault {
+    VIRTIO_PCI_FAULT_NONE,
+    /* To be passed over, nobody's fault: */
+    VIRTIO_PCI_FAULT_LAYOUT, /**< length of no family (R-02, R-35) */
+    VIRTIO_PCI_FAULT_TYPE,   /**< type not known (R-03, D-CAP-01) */
+    VIRTIO_PCI_FAULT_BAR,    /**< 1.x: reserved BAR number (D-CAP-02) */
+    /* Malformed, see virtio_pci_capability_malformed(): */
+    VIRTIO_PCI_FAULT_END,     /**< runs out of configuration space */
+    VIRTIO_PCI_FAULT_SHORT,   /**< capability shorter than its type needs */
+    VIRTIO_PCI_FAULT_RFC_BAR, /**< RFC: BAR number above 5 (R-06) */
+    VIRTIO_PCI_FAULT_ALIGN,   /**< offset not aligned (V-CAP-04) */
+    VIRTIO_PCI_FAULT_LENGTH,  /**< structure shorter than its smallest form (R-12, D-CFG-04) */
+    VIRTIO_PCI_FAULT_VENDOR   /**< vendor data of vendor 0x1af4, or no multiple of 4 (V-VND-01) */
+};
+
+/** One vendor-specific capability, decoded. Fields that its type or length does not have are 0. */
+struct virtio_pci_capability {
+    uint64_t offset; /**< bytes into the BAR; RFC: low bits already cleared (R-08) */
+    uint64_t length; /**< bytes of the structure */
+    uint32_t extra;  /**< NOTIFY of 1.x: multiplier; VENDOR: vendor id */
+    uint8_t family;  /**< VIRTIO_PCI_RFC2011, VIRTIO_PCI_MODERN or, not known, VIRTIO_PCI_NONE */
+    uint8_t fault;   /**< enum virtio_pci_fault */
+    uint8_t at;      /**< configuration offset */
+    uint8_t size;    /**< its own length, bytes */
+    uint8_t type;    /**< enum virtio_pci_struct, or a number not known */
+    uint8_t bar;     /**< 0 to 5 unless `fault` says otherwise; PCI_CFG: whatever the driver wrote */
+    uint8_t id;      /**< 1.x: SHARED_MEMORY: which region; else 0 or, in some types, a hint */
+};
+
+/** A walk over a capability list. Private but for the MSI-X fields, which are right at its end. */
+struct virtio_pci_walk {
+    const struct virtio_pci_config *config;
+    uint32_t seen[2];      /**< a bit for each dword that held a capability's header */
+    uint8_t next;          /**< configuration offset, 0 at the end */
+    uint8_t msix;          /**< configuration offset of the MSI-X capability, or 0 */
+    bool msix_on;          /**< MSI-X enabled */
+    uint16_t msix_vectors; /**< its table size, 1 to 2048 */
+};
+
 /** Where one structure is. */
 struct virtio_pci_place {
     uint8_t found;   /**< enum virtio_pci_generation */
     uint8_t bar;     /**< 0 to 5 */
     uint8_t cap;     /**< configuration offset of its capability; 0 for a legacy place */
     uint32_t offset; /**< bytes into the BAR */
-    uint32_t length; /**< bytes, within the BAR; may be more than anybody knows how to use */
+    uint32_t length; /**< bytes, within the BAR; may be more than anybody knows how to use: map what
+                          you need, 4096 at most for what is known today (R-11, D-CAP-05) */
 };
 
 /** What virtio_pci_scan() found. */
 struct virtio_pci_layout {
     uint8_t generation;                /**< enum virtio_pci_generation */
     bool legacy;                       /**< BAR0 offers the legacy interface as well */
-    bool msix_on;                      /**< MSI-X enabled at the time of the scan */
+    bool msix_on;                      /**< MSI-X enabled: at the scan, then as it was switched */
     uint8_t ignored;                   /**< malformed capabilities passed over */
     uint8_t pci_cfg;                   /**< configuration offset of the PCI_CFG capability, or 0 */
     uint8_t msix;                      /**< configuration offset of the MSI-X capability, or 0 */
@@ -125,17 +181,86 @@ enum virtio_pci_policy {
     VIRTIO_PCI_STRICT = 1 /**< a malformed virtio capability fails the scan (R-25) */
 };
 
+/** A shared memory region; what refers into it counts from its start (L-SHM-03). */
+struct virtio_pci_shm {
+    uint64_t offset; /**< bytes into the BAR */
+    uint64_t length; /**< bytes, within the BAR */
+    uint8_t bar;     /**< 0 to 5, in memory space */
+    uint8_t cap;     /**< configuration offset of its capability */
+};
+
+/** Bus addresses or ports free to be assigned: next to end - 1, handed out upwards. */
+struct virtio_pci_range {
+    uint64_t next;
+    uint64_t end; /**< 0: none */
+};
+
+/** What virtio_pci_bars_assign() hands out; keep it from one function to the next. */
+struct virtio_pci_ranges {
+    struct virtio_pci_range io;
+    struct virtio_pci_range memory;   /**< only what is below 4 GiB is used */
+    struct virtio_pci_range memory64; /**< 64-bit BARs go here first; may be empty */
+};
+
+/** Bits of the command register for virtio_pci_command(). */
+enum virtio_pci_command_bit {
+    VIRTIO_PCI_COMMAND_IO = 0x001,      /**< decode I/O BARs */
+    VIRTIO_PCI_COMMAND_MEMORY = 0x002,  /**< decode memory BARs */
+    VIRTIO_PCI_COMMAND_MASTER = 0x004,  /**< let it access memory, and send MSI-X */
+    VIRTIO_PCI_COMMAND_INTX_OFF = 0x400 /**< never assert the interrupt pin */
+};
+
+/** Who a function is, for virtio_pci_image_header(). */
+struct virtio_pci_identity {
+    uint16_t type;             /**< virtio device type */
+    bool transitional;         /**< with the legacy interface: id of 0x1000 to 0x1009 */
+    uint8_t revision;          /**< transitional: 0; else 1 or more (V-PCI-01, V-PCI-02) */
+    uint16_t subsystem_vendor; /**< 0x1af4 unless the machine has an id of its own */
+    uint16_t subsystem;        /**< transitional: the type; else 0x40 or more */
+    uint32_t class_code;       /**< 24 bits: base class << 16 | subclass << 8 | interface */
+    uint8_t interrupt_pin;     /**< 0: no INTx; 1 to 4: INTA to INTD */
+};
+
 /** Errors of this file: negative, distinct from those of virtio_ring.h. */
 enum virtio_pci_err {
-    VIRTIO_PCI_ERR_NO_DEVICE = -40, /**< configuration space reads as all ones */
-    VIRTIO_PCI_ERR_LIST = -41,      /**< capability list cyclic or pointing outside */
-    VIRTIO_PCI_ERR_MALFORMED = -42, /**< a virtio capability is malformed, with VIRTIO_PCI_STRICT */
-    VIRTIO_PCI_ERR_INCOMPLETE = -43 /**< no generation has all the structures it needs */
+    VIRTIO_PCI_ERR_NO_DEVICE = -40,  /**< configuration space reads as all ones */
+    VIRTIO_PCI_ERR_LIST = -41,       /**< capability list cyclic or pointing outside */
+    VIRTIO_PCI_ERR_MALFORMED = -42,  /**< a virtio capability is malformed */
+    VIRTIO_PCI_ERR_INCOMPLETE = -43, /**< no generation has all the structures it needs */
+    VIRTIO_PCI_ERR_ABSENT = -44,     /**< the function has no such region or capability */
+    VIRTIO_PCI_ERR_VENDOR = -45,     /**< not data of that vendor */
+    VIRTIO_PCI_ERR_RANGE = -46,      /**< offset outside the capability */
+    VIRTIO_PCI_ERR_READ_ONLY = -47,  /**< needs write32 */
+    VIRTIO_PCI_ERR_HEADER = -48,     /**< header type other than 0: a bridge */
+    VIRTIO_PCI_ERR_ROOM = -49,       /**< no room left in the ranges, or in the image */
+    VIRTIO_PCI_ERR_REFUSED = -50,    /**< a BAR does not hold the address written to it */
+    VIRTIO_PCI_ERR_FIELD = -51       /**< a field that the header or capability cannot have */
 };
 
 /* ---------------------------------------------------------------------------
  * 3. Interface
  * --------------------------------------------------------------------------- */
+
+/* ---- what a function has ---- */
+
+/** Begins a walk over the capability list; `config` must outlive it. */
+VIRTIO_INLINE void virtio_pci_walk_begin(struct virtio_pci_walk *walk,
+                                         const struct virtio_pci_config *config);
+
+/**
+ * The next vendor-specific capability in list order, which is the device's preference (D-CAP-03).
+ * Usable, not known and malformed ones alike: cap->fault tells.
+ * @return 1: `cap` holds one; 0: end of the list; VIRTIO_PCI_ERR_LIST, also at each later call
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_walk_next(struct virtio_pci_walk *walk,
+                                                        struct virtio_pci_capability *cap);
+
+/** Whether the fault is the device's: not merely something that this file does not know. */
+VIRTIO_INLINE bool virtio_pci_capability_malformed(const struct virtio_pci_capability *cap);
+
+/** Whether what a capability points to lies within a BAR that is there (R-10, D-CAP-07). */
+VIRTIO_INLINE bool virtio_pci_capability_fits(const struct virtio_pci_capability *cap,
+                                              const struct virtio_pci_bar bars[6]);
 
 /**
  * Finds the virtio structures of a function.
@@ -149,7 +274,7 @@ enum virtio_pci_err {
  * @param out     written only on success
  * @param bars    the six BARs
  * @param policy  0 or VIRTIO_PCI_STRICT
- * @return 0 or one of enum virtio_pci_err
+ * @return 0; VIRTIO_PCI_ERR_NO_DEVICE, _LIST, _MALFORMED (with VIRTIO_PCI_STRICT), _INCOMPLETE
  */
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_scan(struct virtio_pci_layout *out,
                                                    const struct virtio_pci_config *config,
@@ -163,32 +288,131 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_scan(struct virtio_pci_layout *out
 VIRTIO_INLINE struct virtio_pci_place virtio_pci_locate(const struct virtio_pci_layout *layout,
                                                        enum virtio_pci_struct which, bool msix_on);
 
+/**
+ * Finds the shared memory region `id`. Which ids there are, virtio_pci_walk_next() tells.
+ * @param out  written only on success
+ * @return 0; VIRTIO_PCI_ERR_ABSENT: none, or in a BAR out of reach; VIRTIO_PCI_ERR_MALFORMED: not
+ *         inside its BAR, not in memory, or a second one with this id (V-SHM-01);
+ *         VIRTIO_PCI_ERR_LIST
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_find_shm(const struct virtio_pci_config *config,
+                                                       const struct virtio_pci_bar bars[6],
+                                                       uint8_t id, struct virtio_pci_shm *out);
+
+/**
+ * Reads a byte of vendor data, which is for debugging and reports only.
+ * @param cap     of type VIRTIO_PCI_STRUCT_VENDOR, from virtio_pci_walk_next()
+ * @param vendor  whose format the caller knows; nothing is read of another's (D-VND-01)
+ * @param offset  bytes from the start of the capability; its own data begins at 6
+ * @return the byte, or VIRTIO_PCI_ERR_VENDOR, VIRTIO_PCI_ERR_RANGE
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_vendor_read8(const struct virtio_pci_config *config,
+                                                           const struct virtio_pci_capability *cap,
+                                                           uint16_t vendor, unsigned offset);
+
+/** Virtio device type of a PCI function, or 0 if it is none (L-PCI-01): modern ids are 0x1040 plus
+ *  the type; transitional ones have a type each, or else have it in the subsystem id. Revision and
+ *  subsystem vendor do not matter (D-PCI-02). */
+VIRTIO_INLINE uint16_t virtio_pci_device_type(uint16_t vendor, uint16_t device, uint16_t subsystem);
+
+/* ---- BARs and registers ---- */
+
+/**
+ * Finds kind and length of the six BARs, and what is assigned to them. Decoding is off meanwhile;
+ * afterwards all registers are as before. base is 0 in a BAR that nobody has assigned.
+ * @param bars  written only on success
+ * @return 0; VIRTIO_PCI_ERR_READ_ONLY, _NO_DEVICE, _HEADER
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_bars_size(const struct virtio_pci_config *config,
+                                                        struct virtio_pci_bar bars[6]);
+
+/**
+ * Assigns all BARs, naturally aligned, then lets the function decode them and master the bus.
+ * @param bars    from virtio_pci_bars_size(); base is set
+ * @param ranges  lowered by what was taken. Neither is touched on error.
+ * @return 0; VIRTIO_PCI_ERR_READ_ONLY; _ROOM: nothing was written; _REFUSED: decoding is off
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_bars_assign(const struct virtio_pci_config *config,
+                                                          struct virtio_pci_bar bars[6],
+                                                          struct virtio_pci_ranges *ranges);
+
+/** Sets and clears bits of the command register, enum virtio_pci_command_bit; the status register
+ *  in the same dword, which clears what is written as 1, is left alone.
+ *  @return 0 or VIRTIO_PCI_ERR_READ_ONLY */
+VIRTIO_INLINE int virtio_pci_command(const struct virtio_pci_config *config, uint16_t set,
+                                     uint16_t clear);
+
+/**
+ * Switches MSI-X on, not masked as a whole. Program its table first; the function no longer uses
+ * its interrupt pin. A legacy device configuration moves: locate it again (R-17, T-17).
+ * @param layout  msix_on is set
+ * @return 0; VIRTIO_PCI_ERR_READ_ONLY, VIRTIO_PCI_ERR_ABSENT
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_msix_enable(const struct virtio_pci_config *config,
+                                                          struct virtio_pci_layout *layout);
+
+/** Switches MSI-X off; as virtio_pci_msix_enable(). */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_msix_disable(const struct virtio_pci_config *config,
+                                                           struct virtio_pci_layout *layout);
+
+/* ---- configuration space of a device ---- */
+
+/** A dword of 256 bytes at `image`, on any CPU; has the form of virtio_pci_read32_fn, so that dumps
+ *  and images can be walked. */
+VIRTIO_INLINE uint32_t virtio_pci_image_read32(void *image, uint16_t offset);
+
+/**
+ * Writes the 64 bytes of a type 0 header. BARs, command and status are 0, there is no list.
+ * @return 0; VIRTIO_PCI_ERR_FIELD, and nothing is written: no such type (or it has no transitional
+ *         id), or values that V-PCI-01 or V-PCI-02 forbid
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int
+virtio_pci_image_header(uint8_t image[256], const struct virtio_pci_identity *identity);
+
+/**
+ * Writes capabilities behind those already in the list, in the order given: best first (V-CAP-02).
+ *
+ * Each must be one that virtio_pci_walk_next() would return without fault, within its BAR. All
+ * structures of a generation go into one call: 1.x needs COMMON, NOTIFY, ISR and PCI_CFG (V-CAP-03;
+ * DEVICE is up to the type), the RFC a legacy BAR0 for what is left out (R-19). A device that offers
+ * NOTIFICATION_DATA aligns NOTIFY and its multiplier to 4 itself. The data of vendor capabilities,
+ * and whatever else makes `size` larger than needed, is 0 and the caller's to fill in.
+ *
+ * @param at     where the first one goes: a multiple of 4, from 0x40 on
+ * @param caps   `size` may be 0: as small as possible. size and at are set; fault is not looked at
+ * @param bars   kind and length as the device will show them
+ * @return first free offset, up to 256; VIRTIO_PCI_ERR_FIELD, _ROOM (too long, or over another
+ *         capability), _INCOMPLETE, _LIST. Nothing is written on error.
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_image_caps(uint8_t image[256], unsigned at,
+                                                         struct virtio_pci_capability *caps,
+                                                         unsigned count,
+                                                         const struct virtio_pci_bar bars[6]);
+
+/* ---- texts ---- */
+
 /** Text of an error of this file, or NULL if `err` is none of them. */
 VIRTIO_INLINE const char *virtio_pci_err_name(int err);
+
+/** Text of an enum virtio_pci_fault. */
+VIRTIO_INLINE const char *virtio_pci_fault_name(unsigned fault);
 /** @} */
 
 /* ---------------------------------------------------------------------------
- * 4. Implementation
+ * 4. Capabilities
  * --------------------------------------------------------------------------- */
 
 enum {
-    VIRTIO_PCI_LEGACY_HEADER_ = 20,      /* without, and ... */
-    VIRTIO_PCI_LEGACY_HEADER_MSIX_ = 24, /* ... with the two vector registers (L-PLEG-05) */
-    VIRTIO_PCI_MAX_HOPS_ = 48,           /* (256 - 64) / 4: more cannot be distinct (D-CAP-07) */
+    VIRTIO_PCI_VENDOR_ID_ = 0x1af4,
+    VIRTIO_PCI_REG_COMMAND_ = 0x04, /* and status, in the upper half */
+    VIRTIO_PCI_REG_BAR0_ = 0x10,
+    VIRTIO_PCI_REG_LIST_ = 0x34,
+    VIRTIO_PCI_STATUS_LIST_ = 0x10,
+    VIRTIO_PCI_CAPS_FIRST_ = 0x40, /* lower is the header */
     VIRTIO_PCI_ID_VENDOR_ = 0x09,
     VIRTIO_PCI_ID_MSIX_ = 0x11,
     VIRTIO_PCI_RFC_LENGTH_ = 12,
-    VIRTIO_PCI_TYPE_PCI_CFG_ = 5
-};
-
-/* A scan under way: what each family has so far. */
-struct virtio_pci_scan_ {
-    const struct virtio_pci_config *config;
-    const struct virtio_pci_bar *bars;
-    struct virtio_pci_place modern[5];
-    struct virtio_pci_place rfc[5];
-    uint32_t notify_multiplier;
-    struct virtio_pci_layout *out;
+    VIRTIO_PCI_CAP_DWORDS_ = 6 /* of the longest that is decoded */
 };
 
 VIRTIO_INLINE uint32_t virtio_pci_dword_(const struct virtio_pci_config *config, unsigned offset)
@@ -196,149 +420,363 @@ VIRTIO_INLINE uint32_t virtio_pci_dword_(const struct virtio_pci_config *config,
     return config->read32(config->ctx, (uint16_t)offset);
 }
 
-/* The one bounds check: [offset, offset + length) inside the BAR, without a sum that could wrap. */
-VIRTIO_INLINE bool virtio_pci_inside_(const struct virtio_pci_bar bars[6], uint8_t bar,
-                                      uint32_t offset, uint32_t length)
+/* The length tells the families apart: 12 is the RFC's, 16 and more is 1.x (R-02, R-35, R-37). Vendor
+ * data, which may be as short as 8, has a number that the RFC does not use. */
+VIRTIO_INLINE uint8_t virtio_pci_family_(unsigned type, unsigned size)
 {
-    if (bar > 5)
-        return false;
-    return offset <= bars[bar].length && length <= bars[bar].length - offset;
+    if (type == VIRTIO_PCI_STRUCT_VENDOR)
+        return VIRTIO_PCI_MODERN;
+    if (size == VIRTIO_PCI_RFC_LENGTH_)
+        return VIRTIO_PCI_RFC2011;
+    return size >= 16 ? VIRTIO_PCI_MODERN : VIRTIO_PCI_NONE;
+}
+
+/* Bytes that a capability needs at least; 0: type not known. */
+VIRTIO_INLINE unsigned virtio_pci_needed_(unsigned family, unsigned type)
+{
+    if (family == VIRTIO_PCI_RFC2011)
+        return type >= VIRTIO_PCI_STRUCT_COMMON && type <= VIRTIO_PCI_STRUCT_DEVICE ? 12 : 0;
+    switch (type) {
+    case VIRTIO_PCI_STRUCT_COMMON:
+    case VIRTIO_PCI_STRUCT_ISR:
+    case VIRTIO_PCI_STRUCT_DEVICE: return 16;
+    case VIRTIO_PCI_STRUCT_NOTIFY:
+    case VIRTIO_PCI_STRUCT_PCI_CFG: return 20;
+    case VIRTIO_PCI_STRUCT_SHARED_MEMORY: return 24;
+    case VIRTIO_PCI_STRUCT_VENDOR: return 8;
+    default: return 0;
+    }
 }
 
 /* Structure alignment, a power of two: the RFC masks with it, 1.x promises it (R-08, V-CAP-04). */
-VIRTIO_INLINE uint32_t virtio_pci_alignment_(unsigned type, bool rfc)
+VIRTIO_INLINE uint32_t virtio_pci_alignment_(unsigned family, unsigned type)
 {
     if (type == VIRTIO_PCI_STRUCT_COMMON)
         return 4;
     if (type == VIRTIO_PCI_STRUCT_NOTIFY)
         return 2;
-    return type == VIRTIO_PCI_STRUCT_DEVICE && !rfc ? 4 : 1;
+    return type == VIRTIO_PCI_STRUCT_DEVICE && family == VIRTIO_PCI_MODERN ? 4 : 1;
 }
 
 /* Smallest length that is of use; larger is never wrong (R-12, D-CFG-04). The RFC says 28 for its
- * header, whose fields sum to 32; 28 is accepted (R-AMB-1). */
-VIRTIO_INLINE uint32_t virtio_pci_min_length_(unsigned type, bool rfc)
+ * header, whose fields sum to 32; 28 is accepted (R-AMB-1). How much a device's own configuration
+ * must have at least, only its driver knows (R-AMB-7). */
+VIRTIO_INLINE uint32_t virtio_pci_min_length_(unsigned family, unsigned type)
 {
     if (type == VIRTIO_PCI_STRUCT_COMMON)
-        return rfc ? 28 : 56;
+        return family == VIRTIO_PCI_RFC2011 ? 28 : 56;
     return type == VIRTIO_PCI_STRUCT_NOTIFY ? 2 : 1;
 }
 
-/* One structure of a capability into `place` unless an earlier one is there; false: malformed. One
- * in a BAR that the caller cannot reach is no fault of the device: passed over (D-CAP-08). */
-VIRTIO_INLINE bool virtio_pci_take_(const struct virtio_pci_scan_ *scan,
-                                    struct virtio_pci_place place[5], unsigned type,
-                                    struct virtio_pci_place at)
+VIRTIO_INLINE uint8_t virtio_pci_structure_fault_(const struct virtio_pci_capability *cap)
 {
-    bool rfc = at.found == VIRTIO_PCI_RFC2011;
-
-    if (at.bar <= 5 && scan->bars[at.bar].kind == VIRTIO_PCI_BAR_NONE)
-        return true;
-    if (at.offset & (virtio_pci_alignment_(type, rfc) - 1))
-        return false;
-    if (at.length < virtio_pci_min_length_(type, rfc) ||
-        !virtio_pci_inside_(scan->bars, at.bar, at.offset, at.length))
-        return false;
-    if (place[type].found == VIRTIO_PCI_NONE)
-        place[type] = at;
-    return true;
+    if (cap->bar > 5)
+        return cap->family == VIRTIO_PCI_RFC2011 ? VIRTIO_PCI_FAULT_RFC_BAR : VIRTIO_PCI_FAULT_BAR;
+    if (cap->offset & (virtio_pci_alignment_(cap->family, cap->type) - 1))
+        return VIRTIO_PCI_FAULT_ALIGN;
+    if (cap->length < virtio_pci_min_length_(cap->family, cap->type))
+        return VIRTIO_PCI_FAULT_LENGTH;
+    return VIRTIO_PCI_FAULT_NONE;
 }
 
-/* A capability of length 12: {id, next, 12, structure; bir, size 24 bits; offset} (R-01 to R-10). */
-VIRTIO_INLINE bool virtio_pci_rfc_cap_(struct virtio_pci_scan_ *scan, unsigned cap, unsigned type)
+VIRTIO_INLINE uint8_t virtio_pci_fault_(const struct virtio_pci_capability *cap)
 {
-    struct virtio_pci_place at;
-    uint32_t size_bir, offset;
+    unsigned needed = virtio_pci_needed_(cap->family, cap->type);
 
-    if (type < VIRTIO_PCI_STRUCT_COMMON || type > VIRTIO_PCI_STRUCT_DEVICE)
-        return true;
-    size_bir = virtio_pci_dword_(scan->config, cap + 4);
-    offset = virtio_pci_dword_(scan->config, cap + 8);
-    at.found = VIRTIO_PCI_RFC2011;
-    at.bar = (uint8_t)size_bir;
-    at.cap = (uint8_t)cap;
-    at.offset = offset & ~(virtio_pci_alignment_(type, true) - 1);
-    at.length = size_bir >> 8;
-    return virtio_pci_take_(scan, scan->rfc, type, at);
+    if (cap->family == VIRTIO_PCI_NONE)
+        return VIRTIO_PCI_FAULT_LAYOUT;
+    if (needed == 0)
+        return VIRTIO_PCI_FAULT_TYPE;
+    if (cap->size > 256u - cap->at)
+        return VIRTIO_PCI_FAULT_END;
+    if (cap->size < needed)
+        return VIRTIO_PCI_FAULT_SHORT;
+    if (cap->type == VIRTIO_PCI_STRUCT_VENDOR) {
+        bool bad = cap->extra == VIRTIO_PCI_VENDOR_ID_ || cap->size % 4 != 0;
+
+        return bad ? VIRTIO_PCI_FAULT_VENDOR : VIRTIO_PCI_FAULT_NONE;
+    }
+    /* The driver writes where PCI_CFG points to: no fault of the device (D-CAP-06). */
+    return cap->type == VIRTIO_PCI_STRUCT_PCI_CFG ? VIRTIO_PCI_FAULT_NONE
+                                                  : virtio_pci_structure_fault_(cap);
 }
 
-/* A structure of VIRTIO 1.x: struct virtio_pci_cap, with the multiplier behind it for NOTIFY. */
-VIRTIO_INLINE bool virtio_pci_modern_struct_(struct virtio_pci_scan_ *scan, unsigned cap,
-                                             unsigned type, unsigned cap_length)
+/* Decodes the first dwords of a capability: the only place that knows where what is. RFC: {id, next,
+ * 12, type; BAR, length in 24 bits; offset} (R-05 to R-08). 1.x: {id, next, size, type; BAR, id;
+ * offset; length; multiplier or upper halves}, vendor data {...; vendor id} (L-CAP-10). */
+VIRTIO_INLINE struct virtio_pci_capability
+virtio_pci_decode_(unsigned at, const uint32_t dword[VIRTIO_PCI_CAP_DWORDS_])
 {
-    bool notify = type == VIRTIO_PCI_STRUCT_NOTIFY;
-    bool first = scan->modern[type].found == VIRTIO_PCI_NONE;
-    struct virtio_pci_place at;
+    struct virtio_pci_capability cap = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
 
-    if (notify && cap_length < 20)
-        return false;
-    at.found = VIRTIO_PCI_MODERN;
-    at.bar = (uint8_t)virtio_pci_dword_(scan->config, cap + 4);
-    at.cap = (uint8_t)cap;
-    if (at.bar > 5)
-        return true; /* reserved: ignored, not malformed (D-CAP-02) */
-    at.offset = virtio_pci_dword_(scan->config, cap + 8);
-    at.length = virtio_pci_dword_(scan->config, cap + 12);
-    if (!virtio_pci_take_(scan, scan->modern, type, at))
-        return false;
-    /* Always at 16 of the capability chosen (T-19). */
-    if (notify && first && scan->modern[type].found != VIRTIO_PCI_NONE)
-        scan->notify_multiplier = virtio_pci_dword_(scan->config, cap + 16);
-    return true;
+    cap.at = (uint8_t)at;
+    cap.size = (uint8_t)(dword[0] >> 16);
+    cap.type = (uint8_t)(dword[0] >> 24);
+    cap.family = virtio_pci_family_(cap.type, cap.size);
+    if (cap.type == VIRTIO_PCI_STRUCT_VENDOR) {
+        cap.extra = dword[1] & 0xffff;
+    } else {
+        cap.bar = (uint8_t)dword[1];
+        cap.offset = dword[2];
+        cap.length = dword[3];
+    }
+    if (cap.family == VIRTIO_PCI_RFC2011) {
+        cap.offset &= ~(virtio_pci_alignment_(cap.family, cap.type) - 1);
+        cap.length = dword[1] >> 8;
+    } else if (cap.type != VIRTIO_PCI_STRUCT_VENDOR) {
+        cap.id = (uint8_t)(dword[1] >> 8);
+        if (cap.type == VIRTIO_PCI_STRUCT_NOTIFY)
+            cap.extra = dword[4]; /* at 16 of this very capability (T-19) */
+        if (cap.type == VIRTIO_PCI_STRUCT_SHARED_MEMORY) {
+            cap.offset |= (uint64_t)dword[4] << 32;
+            cap.length |= (uint64_t)dword[5] << 32;
+        }
+    }
+    cap.fault = virtio_pci_fault_(&cap);
+    return cap;
 }
 
-/* A vendor capability whose first dword is `header`: false if it is virtio's and malformed. The
- * length tells the families apart: 12 is the RFC's, 16 and more is 1.x, the rest is unknown and
- * skipped (R-02, R-35, R-37). */
-VIRTIO_INLINE bool virtio_pci_vendor_cap_(struct virtio_pci_scan_ *scan, unsigned cap,
-                                          uint32_t header)
+/* Reads a capability of which `header` is the first dword. Nothing beyond its end is read, and not
+ * the data of PCI_CFG, which would be an access to the BAR. */
+VIRTIO_INLINE struct virtio_pci_capability
+virtio_pci_read_capability_(const struct virtio_pci_config *config, unsigned at, uint32_t header)
 {
-    unsigned length = header >> 16 & 0xff, type = header >> 24;
+    uint32_t dword[VIRTIO_PCI_CAP_DWORDS_] = {header, 0, 0, 0, 0, 0};
+    unsigned size = header >> 16 & 0xff, type = header >> 24;
+    unsigned end = virtio_pci_needed_(virtio_pci_family_(type, size), type);
 
-    if (length < VIRTIO_PCI_RFC_LENGTH_)
-        return true;
-    if (length > 256 - cap)
-        return false; /* runs out of configuration space */
-    if (length == VIRTIO_PCI_RFC_LENGTH_)
-        return virtio_pci_rfc_cap_(scan, cap, type);
-    if (length < 16)
-        return true;
-    if (type == VIRTIO_PCI_TYPE_PCI_CFG_ && length >= 20 && scan->out->pci_cfg == 0)
-        scan->out->pci_cfg = (uint8_t)cap;
-    if (type < VIRTIO_PCI_STRUCT_COMMON || type > VIRTIO_PCI_STRUCT_DEVICE)
-        return true;
-    return virtio_pci_modern_struct_(scan, cap, type, length);
+    if (end > size)
+        end = size;
+    if (end > 256 - at)
+        end = 256 - at;
+    if (type == VIRTIO_PCI_STRUCT_PCI_CFG && end > 16)
+        end = 16;
+    for (unsigned i = 1; i < end / 4; i++)
+        dword[i] = virtio_pci_dword_(config, at + 4 * i);
+    return virtio_pci_decode_(at, dword);
 }
 
-/* Walks the capability list. */
-VIRTIO_INLINE int virtio_pci_walk_(struct virtio_pci_scan_ *scan, unsigned policy)
+VIRTIO_INLINE void virtio_pci_walk_begin(struct virtio_pci_walk *walk,
+                                         const struct virtio_pci_config *config)
 {
-    uint32_t status = virtio_pci_dword_(scan->config, 0x04) >> 16;
-    unsigned cap;
+    uint32_t status = virtio_pci_dword_(config, VIRTIO_PCI_REG_COMMAND_) >> 16;
 
-    if (!(status & 0x10)) /* no list */
-        return 0;
-    cap = virtio_pci_dword_(scan->config, 0x34) & 0xfc;
-    for (unsigned hops = 0; cap != 0; hops++) {
-        uint32_t header;
+    walk->config = config;
+    walk->seen[0] = walk->seen[1] = 0;
+    walk->next = 0;
+    if (status & VIRTIO_PCI_STATUS_LIST_)
+        walk->next = (uint8_t)(virtio_pci_dword_(config, VIRTIO_PCI_REG_LIST_) & 0xfc);
+    walk->msix = 0;
+    walk->msix_on = false;
+    walk->msix_vectors = 0;
+}
 
-        if (cap < 0x40 || hops >= VIRTIO_PCI_MAX_HOPS_)
+/* The first MSI-X capability counts. */
+VIRTIO_INLINE void virtio_pci_walk_msix_(struct virtio_pci_walk *walk, uint8_t at, uint32_t header)
+{
+    if (walk->msix != 0)
+        return;
+    walk->msix = at;
+    walk->msix_vectors = (uint16_t)((header >> 16 & 0x7ff) + 1);
+    walk->msix_on = header >> 31 != 0;
+}
+
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_walk_next(struct virtio_pci_walk *walk,
+                                                        struct virtio_pci_capability *cap)
+{
+    while (walk->next != 0) {
+        uint8_t at = walk->next;
+        uint32_t *seen = &walk->seen[at >> 7], bit = UINT32_C(1) << (at >> 2 & 31), header;
+
+        /* No dword twice: at most 48 are distinct, so every walk ends (D-CAP-07). */
+        if (at < VIRTIO_PCI_CAPS_FIRST_ || (*seen & bit) != 0)
             return VIRTIO_PCI_ERR_LIST;
-        header = virtio_pci_dword_(scan->config, cap);
-        if ((header & 0xff) == VIRTIO_PCI_ID_MSIX_ && scan->out->msix == 0) {
-            scan->out->msix = (uint8_t)cap;
-            scan->out->msix_vectors = (uint16_t)((header >> 16 & 0x7ff) + 1);
-            scan->out->msix_on = header >> 31 != 0;
-        }
-        if ((header & 0xff) == VIRTIO_PCI_ID_VENDOR_ &&
-            !virtio_pci_vendor_cap_(scan, cap, header)) {
-            scan->out->ignored++;
-            if (policy & VIRTIO_PCI_STRICT)
-                return VIRTIO_PCI_ERR_MALFORMED;
-        }
-        cap = header >> 8 & 0xfc;
+        *seen |= bit;
+        header = virtio_pci_dword_(walk->config, at);
+        walk->next = (uint8_t)(header >> 8 & 0xfc);
+        if ((header & 0xff) == VIRTIO_PCI_ID_MSIX_)
+            virtio_pci_walk_msix_(walk, at, header);
+        if ((header & 0xff) != VIRTIO_PCI_ID_VENDOR_)
+            continue;
+        *cap = virtio_pci_read_capability_(walk->config, at, header);
+        return 1;
     }
     return 0;
+}
+
+VIRTIO_INLINE bool virtio_pci_capability_malformed(const struct virtio_pci_capability *cap)
+{
+    return cap->fault >= VIRTIO_PCI_FAULT_END;
+}
+
+/* The one bounds check, without a sum that could wrap. */
+VIRTIO_INLINE bool virtio_pci_capability_fits(const struct virtio_pci_capability *cap,
+                                              const struct virtio_pci_bar bars[6])
+{
+    const struct virtio_pci_bar *bar;
+
+    if (cap->bar > 5)
+        return false;
+    bar = &bars[cap->bar];
+    return bar->kind != VIRTIO_PCI_BAR_NONE && cap->offset <= bar->length &&
+           cap->length <= bar->length - cap->offset;
+}
+
+/* Whether it points to something in a BAR. */
+VIRTIO_INLINE bool virtio_pci_has_place_(const struct virtio_pci_capability *cap)
+{
+    return cap->type <= VIRTIO_PCI_STRUCT_DEVICE || cap->type == VIRTIO_PCI_STRUCT_SHARED_MEMORY;
+}
+
+/* A region with the id asked for: takes the first into `out`, else says what is wrong. */
+VIRTIO_INLINE int virtio_pci_take_shm_(const struct virtio_pci_capability *cap,
+                                       const struct virtio_pci_bar bars[6],
+                                       struct virtio_pci_shm *out)
+{
+    if (cap->fault == VIRTIO_PCI_FAULT_BAR ||
+        (cap->bar <= 5 && bars[cap->bar].kind == VIRTIO_PCI_BAR_NONE))
+        return 0;
+    if (cap->fault != VIRTIO_PCI_FAULT_NONE || !virtio_pci_capability_fits(cap, bars) ||
+        bars[cap->bar].kind != VIRTIO_PCI_BAR_MEM || out->cap != 0)
+        return VIRTIO_PCI_ERR_MALFORMED;
+    out->offset = cap->offset;
+    out->length = cap->length;
+    out->bar = cap->bar;
+    out->cap = cap->at;
+    return 0;
+}
+
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_find_shm(const struct virtio_pci_config *config,
+                                                       const struct virtio_pci_bar bars[6],
+                                                       uint8_t id, struct virtio_pci_shm *out)
+{
+    struct virtio_pci_shm found = {0, 0, 0, 0};
+    struct virtio_pci_capability cap;
+    struct virtio_pci_walk walk;
+    int got, err = 0;
+
+    virtio_pci_walk_begin(&walk, config);
+    while (err == 0 && (got = virtio_pci_walk_next(&walk, &cap)) != 0) {
+        if (got < 0)
+            return got;
+        if (cap.type == VIRTIO_PCI_STRUCT_SHARED_MEMORY && cap.family == VIRTIO_PCI_MODERN &&
+            cap.id == id)
+            err = virtio_pci_take_shm_(&cap, bars, &found);
+    }
+    if (err == 0 && found.cap == 0)
+        err = VIRTIO_PCI_ERR_ABSENT;
+    if (err == 0)
+        *out = found;
+    return err;
+}
+
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_vendor_read8(const struct virtio_pci_config *config,
+                                                           const struct virtio_pci_capability *cap,
+                                                           uint16_t vendor, unsigned offset)
+{
+    unsigned at = cap->at + offset;
+
+    if (cap->type != VIRTIO_PCI_STRUCT_VENDOR || cap->fault != VIRTIO_PCI_FAULT_NONE ||
+        cap->extra != vendor)
+        return VIRTIO_PCI_ERR_VENDOR;
+    if (offset >= cap->size)
+        return VIRTIO_PCI_ERR_RANGE;
+    return (int)(virtio_pci_dword_(config, at & 0xfc) >> (8 * (at & 3)) & 0xff);
+}
+
+/* Type of a transitional device id, 0x1000 plus the index; 0: none (L-PCI-01). Both directions read
+ * this table. */
+VIRTIO_INLINE uint16_t virtio_pci_transitional_type_(unsigned index)
+{
+    static const uint8_t types[] = {1, 2, 5, 3, 8, 4, 0, 0, 0, 9};
+
+    return index < sizeof(types) ? types[index] : 0;
+}
+
+VIRTIO_INLINE uint16_t virtio_pci_device_type(uint16_t vendor, uint16_t device, uint16_t subsystem)
+{
+    uint16_t type;
+
+    if (vendor != VIRTIO_PCI_VENDOR_ID_ || device < 0x1000 || device > 0x107f)
+        return 0;
+    if (device >= 0x1040)
+        return (uint16_t)(device - 0x1040);
+    type = virtio_pci_transitional_type_(device - 0x1000u);
+    return type != 0 ? type : subsystem;
+}
+
+/* ---------------------------------------------------------------------------
+ * 5. Scan
+ * --------------------------------------------------------------------------- */
+
+enum {
+    VIRTIO_PCI_LEGACY_HEADER_ = 20,     /* without, and ... */
+    VIRTIO_PCI_LEGACY_HEADER_MSIX_ = 24 /* ... with the two vector registers (L-PLEG-05) */
+};
+
+/* What each family has so far. */
+struct virtio_pci_scan_ {
+    const struct virtio_pci_bar *bars;
+    struct virtio_pci_place modern[5];
+    struct virtio_pci_place rfc[5];
+    uint32_t notify_multiplier;
+    struct virtio_pci_layout *out;
+};
+
+/* A structure that has no fault, unless an earlier one of its type is there; false: not inside its
+ * BAR. One in a BAR that the caller cannot reach is no fault of the device: passed over (D-CAP-08). */
+VIRTIO_INLINE bool virtio_pci_take_(struct virtio_pci_scan_ *scan,
+                                    const struct virtio_pci_capability *cap)
+{
+    bool rfc = cap->family == VIRTIO_PCI_RFC2011;
+    struct virtio_pci_place *place = rfc ? &scan->rfc[cap->type] : &scan->modern[cap->type];
+
+    if (scan->bars[cap->bar].kind == VIRTIO_PCI_BAR_NONE)
+        return true;
+    if (!virtio_pci_capability_fits(cap, scan->bars))
+        return false;
+    if (place->found != VIRTIO_PCI_NONE)
+        return true;
+    place->found = cap->family;
+    place->bar = cap->bar;
+    place->cap = cap->at;
+    place->offset = (uint32_t)cap->offset;
+    place->length = (uint32_t)cap->length;
+    if (cap->type == VIRTIO_PCI_STRUCT_NOTIFY && !rfc)
+        scan->notify_multiplier = cap->extra;
+    return true;
+}
+
+/* One capability of the walk; false: malformed. */
+VIRTIO_INLINE bool virtio_pci_look_(struct virtio_pci_scan_ *scan,
+                                    const struct virtio_pci_capability *cap)
+{
+    if (cap->fault != VIRTIO_PCI_FAULT_NONE)
+        return !virtio_pci_capability_malformed(cap);
+    if (cap->type == VIRTIO_PCI_STRUCT_PCI_CFG && scan->out->pci_cfg == 0)
+        scan->out->pci_cfg = cap->at;
+    return cap->type > VIRTIO_PCI_STRUCT_DEVICE || virtio_pci_take_(scan, cap);
+}
+
+VIRTIO_INLINE int virtio_pci_collect_(struct virtio_pci_scan_ *scan,
+                                      const struct virtio_pci_config *config, unsigned policy)
+{
+    struct virtio_pci_capability cap;
+    struct virtio_pci_walk walk;
+    int got;
+
+    virtio_pci_walk_begin(&walk, config);
+    while ((got = virtio_pci_walk_next(&walk, &cap)) > 0) {
+        if (virtio_pci_look_(scan, &cap))
+            continue;
+        scan->out->ignored++;
+        if (policy & VIRTIO_PCI_STRICT)
+            return VIRTIO_PCI_ERR_MALFORMED;
+    }
+    scan->out->msix = walk.msix;
+    scan->out->msix_on = walk.msix_on;
+    scan->out->msix_vectors = walk.msix_vectors;
+    return got;
 }
 
 VIRTIO_INLINE bool virtio_pci_modern_usable_(const struct virtio_pci_scan_ *scan)
@@ -389,7 +827,7 @@ VIRTIO_INLINE int virtio_pci_choose_(struct virtio_pci_scan_ *scan)
  * an I/O BAR0 there can be the trap for legacy drivers, which must not be touched (V-PLEG-03). */
 VIRTIO_INLINE bool virtio_pci_has_legacy_(uint32_t id, const struct virtio_pci_bar *bar0)
 {
-    if ((id & 0xffff) == 0x1af4 && id >> 16 >= 0x1040)
+    if ((id & 0xffff) == VIRTIO_PCI_VENDOR_ID_ && id >> 16 >= 0x1040)
         return false;
     return bar0->kind == VIRTIO_PCI_BAR_IO && bar0->length >= VIRTIO_PCI_LEGACY_HEADER_;
 }
@@ -406,12 +844,9 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_scan(struct virtio_pci_layout *out
     int err;
 
     layout.generation = VIRTIO_PCI_NONE;
-    layout.msix_on = false;
-    layout.ignored = layout.pci_cfg = layout.msix = 0;
-    layout.msix_vectors = 0;
+    layout.ignored = layout.pci_cfg = 0;
     layout.notify_multiplier = 0;
     layout.legacy_length = bars[0].length < UINT32_MAX ? (uint32_t)bars[0].length : UINT32_MAX;
-    scan.config = config;
     scan.bars = bars;
     scan.notify_multiplier = 0;
     scan.out = &layout;
@@ -422,7 +857,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_scan(struct virtio_pci_layout *out
     if (id == UINT32_MAX)
         return VIRTIO_PCI_ERR_NO_DEVICE;
     layout.legacy = virtio_pci_has_legacy_(id, &bars[0]);
-    err = virtio_pci_walk_(&scan, policy);
+    err = virtio_pci_collect_(&scan, config, policy);
     if (err == 0)
         err = virtio_pci_choose_(&scan);
     if (err == 0)
@@ -460,12 +895,424 @@ VIRTIO_INLINE struct virtio_pci_place virtio_pci_legacy_place_(
 VIRTIO_INLINE struct virtio_pci_place virtio_pci_locate(const struct virtio_pci_layout *layout,
                                                        enum virtio_pci_struct which, bool msix_on)
 {
-    struct virtio_pci_place at = layout->place[which];
+    static const struct virtio_pci_place none = {VIRTIO_PCI_NONE, 0, 0, 0, 0};
+    struct virtio_pci_place at;
 
+    if (which > VIRTIO_PCI_STRUCT_DEVICE)
+        return none; /* not one of the four; see virtio_pci_walk_next() */
+    at = layout->place[which];
     /* 1.x has no fallback: a structure is there or not. */
     if (at.found == VIRTIO_PCI_NONE && layout->legacy && layout->generation != VIRTIO_PCI_MODERN)
         return virtio_pci_legacy_place_(layout, which, msix_on);
     return at;
+}
+
+/* ---------------------------------------------------------------------------
+ * 6. BARs and registers
+ * --------------------------------------------------------------------------- */
+
+VIRTIO_INLINE void virtio_pci_put_(const struct virtio_pci_config *config, unsigned offset,
+                                   uint32_t value)
+{
+    config->write32(config->ctx, (uint16_t)offset, value);
+}
+
+VIRTIO_INLINE int virtio_pci_command(const struct virtio_pci_config *config, uint16_t set,
+                                     uint16_t clear)
+{
+    uint32_t command;
+
+    if (config->write32 == NULL)
+        return VIRTIO_PCI_ERR_READ_ONLY;
+    command = virtio_pci_dword_(config, VIRTIO_PCI_REG_COMMAND_) & 0xffff;
+    virtio_pci_put_(config, VIRTIO_PCI_REG_COMMAND_, (command & ~(uint32_t)clear) | set);
+    return 0;
+}
+
+/* Which bits of a BAR register can be written; it is left as it was, which is *was. */
+VIRTIO_INLINE uint32_t virtio_pci_writable_(const struct virtio_pci_config *config, unsigned reg,
+                                            uint32_t *was)
+{
+    uint32_t bits;
+
+    *was = virtio_pci_dword_(config, reg);
+    virtio_pci_put_(config, reg, UINT32_MAX);
+    bits = virtio_pci_dword_(config, reg);
+    virtio_pci_put_(config, reg, *was);
+    return bits;
+}
+
+/* One BAR register, or two. Its lowest address bit that can be written is its length; the upper ones
+ * may be wired to 0. A 64-bit BAR has no place at 5, and memory types other than 32 and 64 bits are
+ * reserved: nothing there (R-10). */
+VIRTIO_INLINE struct virtio_pci_bar virtio_pci_bar_size_(const struct virtio_pci_config *config,
+                                                         unsigned index)
+{
+    unsigned reg = VIRTIO_PCI_REG_BAR0_ + 4 * index;
+    struct virtio_pci_bar bar = {0, 0, VIRTIO_PCI_BAR_NONE, 0};
+    uint32_t was, was_high = 0, low = virtio_pci_writable_(config, reg, &was);
+    bool io = (low & 1) != 0;
+    uint64_t bits = low & (io ? ~UINT32_C(3) : ~UINT32_C(15));
+
+    if (!io && (low & 6) == 4 && index < 5) {
+        bar.wide = 1;
+        bits |= (uint64_t)virtio_pci_writable_(config, reg + 4, &was_high) << 32;
+    } else if (!io && (low & 6) != 0) {
+        return bar;
+    }
+    if (bits == 0)
+        return bar;
+    bar.kind = io ? VIRTIO_PCI_BAR_IO : VIRTIO_PCI_BAR_MEM;
+    bar.length = bits & (~bits + 1);
+    bar.base = ((uint64_t)was_high << 32 | was) & ~(bar.length - 1);
+    return bar;
+}
+
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_bars_size(const struct virtio_pci_config *config,
+                                                        struct virtio_pci_bar bars[6])
+{
+    static const struct virtio_pci_bar none = {0, 0, VIRTIO_PCI_BAR_NONE, 0};
+    uint32_t command;
+
+    if (config->write32 == NULL)
+        return VIRTIO_PCI_ERR_READ_ONLY;
+    if (virtio_pci_dword_(config, 0) == UINT32_MAX)
+        return VIRTIO_PCI_ERR_NO_DEVICE;
+    if ((virtio_pci_dword_(config, 0x0c) >> 16 & 0x7f) != 0)
+        return VIRTIO_PCI_ERR_HEADER; /* other registers where the BARs would be */
+    command = virtio_pci_dword_(config, VIRTIO_PCI_REG_COMMAND_) & 0xffff;
+    virtio_pci_put_(config, VIRTIO_PCI_REG_COMMAND_,
+                    command & ~(uint32_t)(VIRTIO_PCI_COMMAND_IO | VIRTIO_PCI_COMMAND_MEMORY));
+    for (unsigned i = 0; i < 6; i++) {
+        bars[i] = virtio_pci_bar_size_(config, i);
+        if (bars[i].wide)
+            bars[++i] = none;
+    }
+    virtio_pci_put_(config, VIRTIO_PCI_REG_COMMAND_, command);
+    return 0;
+}
+
+/* Takes naturally aligned room below `limit`. */
+VIRTIO_INLINE bool virtio_pci_take_room_(struct virtio_pci_bar *bar, struct virtio_pci_range *range,
+                                         uint64_t limit)
+{
+    uint64_t end = range->end < limit ? range->end : limit;
+    uint64_t base = (range->next + (bar->length - 1)) & ~(bar->length - 1);
+
+    if (base < range->next || base > end || bar->length > end - base)
+        return false;
+    bar->base = base;
+    range->next = base + bar->length;
+    return true;
+}
+
+VIRTIO_INLINE bool virtio_pci_place_bar_(struct virtio_pci_bar *bar,
+                                         struct virtio_pci_ranges *ranges)
+{
+    const uint64_t limit = (uint64_t)UINT32_MAX + 1;
+
+    if (bar->kind == VIRTIO_PCI_BAR_NONE)
+        return true;
+    if (bar->kind == VIRTIO_PCI_BAR_IO)
+        return virtio_pci_take_room_(bar, &ranges->io, limit);
+    if (bar->wide && virtio_pci_take_room_(bar, &ranges->memory64, UINT64_MAX))
+        return true;
+    return virtio_pci_take_room_(bar, &ranges->memory, limit);
+}
+
+/* Writes a BAR; false: it did not keep the address, as when the upper half of an I/O BAR is wired
+ * to 0 and the range lies above. */
+VIRTIO_INLINE bool virtio_pci_write_bar_(const struct virtio_pci_config *config, unsigned index,
+                                         const struct virtio_pci_bar *bar)
+{
+    unsigned reg = VIRTIO_PCI_REG_BAR0_ + 4 * index;
+    uint32_t high = (uint32_t)(bar->base >> 32), mask = bar->kind == VIRTIO_PCI_BAR_IO ? 3 : 15;
+
+    if (bar->kind == VIRTIO_PCI_BAR_NONE)
+        return true;
+    virtio_pci_put_(config, reg, (uint32_t)bar->base);
+    if (bar->wide)
+        virtio_pci_put_(config, reg + 4, high);
+    if ((virtio_pci_dword_(config, reg) & ~mask) != (uint32_t)bar->base)
+        return false;
+    return !bar->wide || virtio_pci_dword_(config, reg + 4) == high;
+}
+
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_bars_assign(const struct virtio_pci_config *config,
+                                                          struct virtio_pci_bar bars[6],
+                                                          struct virtio_pci_ranges *ranges)
+{
+    struct virtio_pci_ranges left = *ranges;
+    struct virtio_pci_bar placed[6];
+    uint16_t decode = 0;
+
+    for (unsigned i = 0; i < 6; i++) {
+        placed[i] = bars[i];
+        if (!virtio_pci_place_bar_(&placed[i], &left))
+            return VIRTIO_PCI_ERR_ROOM;
+        if (placed[i].kind != VIRTIO_PCI_BAR_NONE)
+            decode |= placed[i].kind == VIRTIO_PCI_BAR_IO ? VIRTIO_PCI_COMMAND_IO
+                                                          : VIRTIO_PCI_COMMAND_MEMORY;
+    }
+    if (virtio_pci_command(config, 0, VIRTIO_PCI_COMMAND_IO | VIRTIO_PCI_COMMAND_MEMORY) != 0)
+        return VIRTIO_PCI_ERR_READ_ONLY;
+    for (unsigned i = 0; i < 6; i++) {
+        if (!virtio_pci_write_bar_(config, i, &placed[i]))
+            return VIRTIO_PCI_ERR_REFUSED;
+    }
+    for (unsigned i = 0; i < 6; i++)
+        bars[i] = placed[i];
+    *ranges = left;
+    return virtio_pci_command(config, (uint16_t)(decode | VIRTIO_PCI_COMMAND_MASTER), 0);
+}
+
+/* Bits 31 and 30 of the first dword: enable, and a mask over all vectors. */
+VIRTIO_INLINE int virtio_pci_msix_switch_(const struct virtio_pci_config *config,
+                                          struct virtio_pci_layout *layout, uint32_t enable)
+{
+    uint32_t header;
+
+    if (config->write32 == NULL)
+        return VIRTIO_PCI_ERR_READ_ONLY;
+    if (layout->msix == 0)
+        return VIRTIO_PCI_ERR_ABSENT;
+    header = virtio_pci_dword_(config, layout->msix);
+    if ((header & 0xff) != VIRTIO_PCI_ID_MSIX_)
+        return VIRTIO_PCI_ERR_ABSENT; /* gone since the scan */
+    virtio_pci_put_(config, layout->msix, (header & UINT32_C(0x3fffffff)) | enable);
+    layout->msix_on = enable != 0;
+    return 0;
+}
+
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_msix_enable(const struct virtio_pci_config *config,
+                                                          struct virtio_pci_layout *layout)
+{
+    return virtio_pci_msix_switch_(config, layout, UINT32_C(1) << 31);
+}
+
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_msix_disable(const struct virtio_pci_config *config,
+                                                           struct virtio_pci_layout *layout)
+{
+    return virtio_pci_msix_switch_(config, layout, 0);
+}
+
+/* ---------------------------------------------------------------------------
+ * 7. Images
+ * --------------------------------------------------------------------------- */
+
+VIRTIO_INLINE uint32_t virtio_pci_image_read32(void *image, uint16_t offset)
+{
+    const uint8_t *byte = (const uint8_t *)image + offset;
+
+    return byte[0] | (uint32_t)byte[1] << 8 | (uint32_t)byte[2] << 16 | (uint32_t)byte[3] << 24;
+}
+
+VIRTIO_INLINE void virtio_pci_image_put_(uint8_t *image, unsigned offset, uint32_t value)
+{
+    for (unsigned i = 0; i < 4; i++)
+        image[offset + i] = (uint8_t)(value >> (8 * i));
+}
+
+/* PCI device id; 0: there is none. */
+VIRTIO_INLINE uint32_t virtio_pci_device_id_(const struct virtio_pci_identity *identity)
+{
+    if (identity->type == 0 || identity->type > 0x3f)
+        return 0;
+    if (!identity->transitional)
+        return 0x1040u + identity->type;
+    for (unsigned index = 0; index < 0x40; index++) {
+        if (virtio_pci_transitional_type_(index) == identity->type)
+            return 0x1000u + index;
+    }
+    return 0;
+}
+
+/* V-PCI-01 and V-PCI-02. */
+VIRTIO_INLINE bool virtio_pci_identity_ok_(const struct virtio_pci_identity *identity)
+{
+    if (identity->class_code > 0xffffff || identity->interrupt_pin > 4)
+        return false;
+    if (identity->transitional)
+        return identity->revision == 0 && identity->subsystem == identity->type;
+    return identity->revision >= 1 && identity->subsystem >= 0x40;
+}
+
+VIRTIO_NODISCARD VIRTIO_INLINE int
+virtio_pci_image_header(uint8_t image[256], const struct virtio_pci_identity *identity)
+{
+    uint32_t device = virtio_pci_device_id_(identity);
+
+    if (device == 0 || !virtio_pci_identity_ok_(identity))
+        return VIRTIO_PCI_ERR_FIELD;
+    for (unsigned i = 0; i < VIRTIO_PCI_CAPS_FIRST_; i += 4)
+        virtio_pci_image_put_(image, i, 0);
+    virtio_pci_image_put_(image, 0x00, device << 16 | VIRTIO_PCI_VENDOR_ID_);
+    virtio_pci_image_put_(image, 0x08, identity->class_code << 8 | identity->revision);
+    virtio_pci_image_put_(image, 0x2c,
+                          (uint32_t)identity->subsystem << 16 | identity->subsystem_vendor);
+    virtio_pci_image_put_(image, 0x3c, (uint32_t)identity->interrupt_pin << 8);
+    return 0;
+}
+
+/* The other way round than virtio_pci_decode_(). */
+VIRTIO_INLINE void virtio_pci_encode_(const struct virtio_pci_capability *cap,
+                                      uint32_t dword[VIRTIO_PCI_CAP_DWORDS_])
+{
+    bool shm = cap->type == VIRTIO_PCI_STRUCT_SHARED_MEMORY;
+
+    dword[0] = VIRTIO_PCI_ID_VENDOR_ | (uint32_t)cap->size << 16 | (uint32_t)cap->type << 24;
+    dword[1] = cap->bar | (uint32_t)cap->id << 8;
+    dword[2] = (uint32_t)cap->offset;
+    dword[3] = (uint32_t)cap->length;
+    dword[4] = shm ? (uint32_t)(cap->offset >> 32) : cap->extra;
+    dword[5] = shm ? (uint32_t)(cap->length >> 32) : 0;
+    if (cap->family == VIRTIO_PCI_RFC2011)
+        dword[1] = cap->bar | (uint32_t)cap->length << 8;
+    if (cap->type == VIRTIO_PCI_STRUCT_VENDOR)
+        dword[1] = cap->extra;
+}
+
+/* What decodes to something else than was given cannot be said: lengths above 24 bits, offsets that
+ * would be masked, ids in the RFC's family. */
+VIRTIO_INLINE bool virtio_pci_same_(const struct virtio_pci_capability *a,
+                                    const struct virtio_pci_capability *b)
+{
+    return a->family == b->family && a->bar == b->bar && a->id == b->id && a->extra == b->extra &&
+           a->offset == b->offset && a->length == b->length;
+}
+
+/* A driver looks for the notify address of each queue at a multiple of this (V-NTF-01). */
+VIRTIO_INLINE bool virtio_pci_multiplier_ok_(uint32_t multiplier)
+{
+    return multiplier != 1 && (multiplier & (multiplier - 1)) == 0;
+}
+
+/* Makes sure that a capability can be written, and at a place in its BAR where it may be. */
+VIRTIO_INLINE bool virtio_pci_cap_ok_(const struct virtio_pci_capability *cap,
+                                      const struct virtio_pci_bar bars[6])
+{
+    uint32_t dword[VIRTIO_PCI_CAP_DWORDS_];
+    struct virtio_pci_capability back;
+
+    virtio_pci_encode_(cap, dword);
+    back = virtio_pci_decode_(cap->at, dword);
+    if (back.fault != VIRTIO_PCI_FAULT_NONE || !virtio_pci_same_(&back, cap))
+        return false;
+    if (cap->type == VIRTIO_PCI_STRUCT_NOTIFY && !virtio_pci_multiplier_ok_(cap->extra))
+        return false;
+    if (virtio_pci_has_place_(cap) && !virtio_pci_capability_fits(cap, bars))
+        return false;
+    if (cap->type == VIRTIO_PCI_STRUCT_SHARED_MEMORY)
+        return bars[cap->bar].kind == VIRTIO_PCI_BAR_MEM;
+    /* In the legacy window the header's tail would lie over the device's configuration, and that
+     * over a longer header (R-21); the single registers may be there (R-22). */
+    return cap->type == VIRTIO_PCI_STRUCT_NOTIFY || cap->type == VIRTIO_PCI_STRUCT_ISR ||
+           cap->family != VIRTIO_PCI_RFC2011 || cap->bar != 0 ||
+           bars[0].kind != VIRTIO_PCI_BAR_IO || cap->offset >= VIRTIO_PCI_LEGACY_HEADER_MSIX_;
+}
+
+/* What the table must have as a whole, and must not have twice. */
+VIRTIO_INLINE int virtio_pci_table_check_(const struct virtio_pci_capability *caps, unsigned count,
+                                          bool legacy)
+{
+    /* Bits by type. PCI_CFG is not for drivers that reach the BARs, but V-CAP-03 wants it. */
+    const uint32_t structures = 0x3e, modern_all = 0x2e, rfc_all = 0x0e;
+    uint32_t modern = 0, rfc = 0;
+
+    for (unsigned i = 0; i < count; i++) {
+        *(caps[i].family == VIRTIO_PCI_RFC2011 ? &rfc : &modern) |= UINT32_C(1) << caps[i].type;
+        for (unsigned j = 0; j < i && caps[i].type == VIRTIO_PCI_STRUCT_SHARED_MEMORY; j++) {
+            if (caps[j].type == caps[i].type && caps[j].id == caps[i].id)
+                return VIRTIO_PCI_ERR_FIELD; /* V-SHM-01 */
+        }
+    }
+    if ((modern & structures) != 0 && (modern & modern_all) != modern_all)
+        return VIRTIO_PCI_ERR_INCOMPLETE;
+    if (rfc != 0 && (rfc & rfc_all) != rfc_all && !legacy)
+        return VIRTIO_PCI_ERR_INCOMPLETE;
+    return 0;
+}
+
+/* A capability as it goes to `at`. */
+VIRTIO_INLINE struct virtio_pci_capability virtio_pci_at_(struct virtio_pci_capability cap,
+                                                          unsigned at)
+{
+    cap.at = (uint8_t)at;
+    if (cap.size == 0)
+        cap.size = (uint8_t)virtio_pci_needed_(cap.family, cap.type);
+    return cap;
+}
+
+/* Where the capabilities end, once each of them is known to be good; or an error. */
+VIRTIO_INLINE int virtio_pci_caps_end_(unsigned at, const struct virtio_pci_capability *caps,
+                                       unsigned count, const struct virtio_pci_bar bars[6])
+{
+    if (at % 4 != 0 || at < VIRTIO_PCI_CAPS_FIRST_)
+        return VIRTIO_PCI_ERR_FIELD;
+    for (unsigned i = 0; i < count; i++) {
+        struct virtio_pci_capability cap = virtio_pci_at_(caps[i], at);
+
+        if (at > 256u - cap.size)
+            return VIRTIO_PCI_ERR_ROOM;
+        if (!virtio_pci_cap_ok_(&cap, bars))
+            return VIRTIO_PCI_ERR_FIELD;
+        at += (cap.size + 3u) & ~3u;
+    }
+    return (int)at;
+}
+
+/* The byte to which the next capability is linked: the list pointer, or the last one's next. No
+ * capability may begin where new ones go, from `first` to `end`. */
+VIRTIO_INLINE int virtio_pci_caps_tail_(const uint8_t image[256], unsigned first, unsigned end)
+{
+    unsigned link = VIRTIO_PCI_REG_LIST_, at, hops = 0;
+
+    if ((image[VIRTIO_PCI_REG_COMMAND_ + 2] & VIRTIO_PCI_STATUS_LIST_) == 0)
+        return (int)link;
+    for (; (at = image[link] & 0xfcu) != 0; link = at + 1) {
+        if (at < VIRTIO_PCI_CAPS_FIRST_ || ++hops > (256 - VIRTIO_PCI_CAPS_FIRST_) / 4)
+            return VIRTIO_PCI_ERR_LIST;
+        if (at >= first && at < end)
+            return VIRTIO_PCI_ERR_ROOM;
+    }
+    return (int)link;
+}
+
+VIRTIO_INLINE void virtio_pci_image_capability_(uint8_t *image,
+                                                const struct virtio_pci_capability *cap)
+{
+    uint32_t dword[VIRTIO_PCI_CAP_DWORDS_];
+
+    virtio_pci_encode_(cap, dword);
+    for (unsigned i = 0; i < (cap->size + 3u) / 4; i++)
+        virtio_pci_image_put_(image, cap->at + 4 * i, i < VIRTIO_PCI_CAP_DWORDS_ ? dword[i] : 0);
+}
+
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_image_caps(uint8_t image[256], unsigned at,
+                                                         struct virtio_pci_capability *caps,
+                                                         unsigned count,
+                                                         const struct virtio_pci_bar bars[6])
+{
+    int end = virtio_pci_caps_end_(at, caps, count, bars), link, err;
+
+    if (end < 0)
+        return end;
+    err = virtio_pci_table_check_(
+        caps, count, virtio_pci_has_legacy_(virtio_pci_image_read32(image, 0), &bars[0]));
+    if (err != 0)
+        return err;
+    link = virtio_pci_caps_tail_(image, at, (unsigned)end);
+    if (link < 0)
+        return link;
+    for (unsigned i = 0; i < count; i++) {
+        caps[i] = virtio_pci_at_(caps[i], at);
+        virtio_pci_image_capability_(image, &caps[i]);
+        image[link] = (uint8_t)at;
+        image[VIRTIO_PCI_REG_COMMAND_ + 2] |= VIRTIO_PCI_STATUS_LIST_;
+        link = (int)at + 1;
+        at += (caps[i].size + 3u) & ~3u;
+    }
+    return end;
 }
 
 VIRTIO_INLINE const char *virtio_pci_err_name(int err)
@@ -475,7 +1322,32 @@ VIRTIO_INLINE const char *virtio_pci_err_name(int err)
     case VIRTIO_PCI_ERR_LIST: return "PCI capability list is cyclic or leads outside";
     case VIRTIO_PCI_ERR_MALFORMED: return "malformed virtio capability";
     case VIRTIO_PCI_ERR_INCOMPLETE: return "no complete set of virtio structures in reachable BARs";
+    case VIRTIO_PCI_ERR_ABSENT: return "the function has no such region or capability";
+    case VIRTIO_PCI_ERR_VENDOR: return "not data of this vendor";
+    case VIRTIO_PCI_ERR_RANGE: return "offset outside the capability";
+    case VIRTIO_PCI_ERR_READ_ONLY: return "configuration space cannot be written";
+    case VIRTIO_PCI_ERR_HEADER: return "PCI function is a bridge";
+    case VIRTIO_PCI_ERR_ROOM: return "no room for a BAR or a capability";
+    case VIRTIO_PCI_ERR_REFUSED: return "a BAR does not keep its address";
+    case VIRTIO_PCI_ERR_FIELD: return "value that a PCI header or capability cannot have";
     default: return NULL;
+    }
+}
+
+VIRTIO_INLINE const char *virtio_pci_fault_name(unsigned fault)
+{
+    switch (fault) {
+    case VIRTIO_PCI_FAULT_NONE: return "usable";
+    case VIRTIO_PCI_FAULT_LAYOUT: return "length not known";
+    case VIRTIO_PCI_FAULT_TYPE: return "type not known";
+    case VIRTIO_PCI_FAULT_BAR: return "reserved BAR";
+    case VIRTIO_PCI_FAULT_END: return "runs out of configuration space";
+    case VIRTIO_PCI_FAULT_SHORT: return "capability too short";
+    case VIRTIO_PCI_FAULT_RFC_BAR: return "no such BAR";
+    case VIRTIO_PCI_FAULT_ALIGN: return "offset not aligned";
+    case VIRTIO_PCI_FAULT_LENGTH: return "structure too short";
+    case VIRTIO_PCI_FAULT_VENDOR: return "vendor id or size not allowed";
+    default: return "unknown fault";
     }
 }
 

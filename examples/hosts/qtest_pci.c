@@ -2,26 +2,16 @@
 /* PCI enumeration without firmware; see qtest_pci.h. */
 #include "qtest_pci.h"
 
-#include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 
 enum {
     CONFIG_ADDRESS = 0xcf8,
     CONFIG_DATA = 0xcfc,
     REG_ID = 0x00,
-    REG_COMMAND = 0x04,
     REG_HEADER_TYPE = 0x0e,
-    REG_BAR0 = 0x10,
     REG_IRQ_LINE = 0x3c,
     REG_IRQ_PIN = 0x3d,
-    COMMAND_IO = 1,
-    COMMAND_MEMORY = 2,
-    COMMAND_MASTER = 4,
     HEADER_MULTIFUNCTION = 0x80,
-    BAR_IO = 1,
-    BAR_TYPE = 6,
-    BAR_TYPE_64 = 4,
     DEVFN_COUNT = 256,
     PIIX_BRIDGE = 1 << 3, /* devfn of the interrupt router of pc */
     PIIX_ROUTES = 0x60,   /* its four route registers, disabled until somebody writes a line */
@@ -108,64 +98,6 @@ int qtest_pci_find(struct qtest *q, uint16_t vendor, uint16_t device_lo, uint16_
     return -1;
 }
 
-/* Writes all ones and reads which address bits stick. The function must not decode meanwhile. */
-static uint32_t address_bits(struct qtest *q, unsigned devfn, uint16_t reg)
-{
-    qtest_pci_write32(q, devfn, reg, UINT32_MAX);
-    return qtest_pci_read32(q, devfn, reg);
-}
-
-/* Finds out kind and size of the register at `reg`; base stays 0. */
-static struct qtest_pci_bar size_bar(struct qtest *q, unsigned devfn, uint16_t reg)
-{
-    struct qtest_pci_bar bar = {.io = false, .mem64 = false, .base = 0, .size = 0};
-    const uint32_t low = address_bits(q, devfn, reg);
-    uint64_t bits;
-
-    bar.io = (low & BAR_IO) != 0;
-    bar.mem64 = !bar.io && (low & BAR_TYPE) == BAR_TYPE_64;
-    bits = bar.io ? low & ~UINT32_C(3) : low & ~UINT32_C(15);
-    if (bar.mem64)
-        bits |= (uint64_t)address_bits(q, devfn, (uint16_t)(reg + 4)) << 32;
-    /* The lowest bit that sticks is the size. The upper ones may be wired to 0. */
-    bar.size = bits & (~bits + 1);
-    return bar;
-}
-
-/* Takes naturally aligned room for the BAR. Returns whether there was some. */
-static bool take_room(struct qtest *q, struct qtest_pci_bar *bar)
-{
-    uint64_t *const next = bar->io ? &q->pci_io_next : &q->pci_memory_next;
-    const uint64_t first = bar->io ? IO_FIRST : MEMORY_FIRST;
-    const uint64_t end = bar->io ? IO_END : MEMORY_END;
-    const uint64_t from = *next == 0 ? first : *next;
-    const uint64_t base = (from + bar->size - 1) & ~(bar->size - 1);
-
-    if (base < from || base >= end || bar->size > end - base)
-        return false;
-    bar->base = base;
-    *next = base + bar->size;
-    return true;
-}
-
-static int place_bar(struct qtest *q, unsigned devfn, uint16_t reg, struct qtest_pci_bar *bar)
-{
-    if (bar->size == 0)
-        return 0;
-    if (!take_room(q, bar)) {
-        if (qtest_error(q) == NULL)
-            (void)snprintf(q->error, sizeof q->error,
-                           "no room for the BAR at 0x%x of PCI function %02x.%x (%" PRIu64
-                           " bytes)",
-                           reg, devfn >> 3, devfn & 7, bar->size);
-        return -1;
-    }
-    qtest_pci_write32(q, devfn, reg, (uint32_t)bar->base);
-    if (bar->mem64)
-        qtest_pci_write32(q, devfn, (uint16_t)(reg + 4), (uint32_t)(bar->base >> 32));
-    return 0;
-}
-
 /* Routes the function's INTx on pc. The lines are free ISA interrupts, one for each of the four. */
 static unsigned route_on_pc(struct qtest *q, unsigned slot, unsigned pin)
 {
@@ -192,20 +124,46 @@ static unsigned route_intx(struct qtest *q, unsigned devfn)
     return LINE_UNKNOWN;
 }
 
-int qtest_pci_enable(struct qtest *q, unsigned devfn, struct qtest_pci_bar bars[QTEST_PCI_BARS])
+static uint32_t config_read(void *ctx, uint16_t offset)
 {
-    unsigned i;
+    const struct qtest_pci_function *f = ctx;
 
-    memset(bars, 0, QTEST_PCI_BARS * sizeof bars[0]);
-    qtest_pci_write(q, devfn, REG_COMMAND, 2, 0);
-    for (i = 0; i < QTEST_PCI_BARS; i += bars[i].mem64 ? 2 : 1) {
-        const uint16_t reg = (uint16_t)(REG_BAR0 + 4 * i);
+    return qtest_pci_read32(f->qtest, f->devfn, offset);
+}
 
-        bars[i] = size_bar(q, devfn, reg);
-        if (qtest_error(q) != NULL || place_bar(q, devfn, reg, &bars[i]) != 0)
-            return -1;
-    }
+static void config_write(void *ctx, uint16_t offset, uint32_t value)
+{
+    const struct qtest_pci_function *f = ctx;
+
+    qtest_pci_write32(f->qtest, f->devfn, offset, value);
+}
+
+struct virtio_pci_config qtest_pci_config(struct qtest_pci_function *f)
+{
+    struct virtio_pci_config config = {config_read, config_write, f};
+
+    return config;
+}
+
+int qtest_pci_enable(struct qtest *q, unsigned devfn, struct virtio_pci_bar bars[6])
+{
+    struct qtest_pci_function f = {q, devfn};
+    const struct virtio_pci_config config = qtest_pci_config(&f);
+    struct virtio_pci_ranges ranges = {{q->pci_io_next == 0 ? IO_FIRST : q->pci_io_next, IO_END},
+                                       {q->pci_memory_next == 0 ? MEMORY_FIRST : q->pci_memory_next,
+                                        MEMORY_END},
+                                       {0, 0}};
+    int err = virtio_pci_bars_size(&config, bars);
+
+    if (err == 0)
+        err = virtio_pci_bars_assign(&config, bars, &ranges);
+    if (err != 0 && qtest_error(q) == NULL)
+        (void)snprintf(q->error, sizeof q->error, "PCI function %02x.%x: %s", devfn >> 3, devfn & 7,
+                       virtio_pci_err_name(err));
+    if (qtest_error(q) != NULL)
+        return -1;
+    q->pci_io_next = ranges.io.next;
+    q->pci_memory_next = ranges.memory.next;
     qtest_pci_write(q, devfn, REG_IRQ_LINE, 1, route_intx(q, devfn));
-    qtest_pci_write(q, devfn, REG_COMMAND, 2, COMMAND_IO | COMMAND_MEMORY | COMMAND_MASTER);
     return qtest_error(q) == NULL ? 0 : -1;
 }

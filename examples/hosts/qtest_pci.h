@@ -16,16 +16,12 @@
 #include <stdint.h>
 
 #include "qtest.h"
+#include "virtio_pci_caps.h"
 
-enum { QTEST_PCI_BARS = 6 };
-
-/** One base address register after qtest_pci_enable(). Size 0: absent, or the upper half of a pair.
- */
-struct qtest_pci_bar {
-    bool io;       /**< base is an I/O port; else a physical address */
-    bool mem64;    /**< this register and the next one form a 64-bit address */
-    uint64_t base; /**< as assigned */
-    uint64_t size; /**< bytes, a power of two; 0 means that there is nothing here */
+/** A function's configuration space, as qtest_pci_config() passes it on. */
+struct qtest_pci_function {
+    struct qtest *qtest;
+    unsigned devfn;
 };
 
 /** Reads 1, 2 or 4 bytes, naturally aligned, of a function's first 256 bytes of configuration
@@ -51,6 +47,9 @@ void qtest_pci_write32(struct qtest *q, unsigned devfn, uint16_t offset, uint32_
 int qtest_pci_find(struct qtest *q, uint16_t vendor, uint16_t device_lo, uint16_t device_hi,
                    unsigned *devfn);
 
+/** Configuration space of a function; `f` must outlive what is returned. */
+struct virtio_pci_config qtest_pci_config(struct qtest_pci_function *f);
+
 /**
  * Sizes and assigns the base address registers of a function of header type 0, then lets it decode
  * I/O and memory and master the bus. Addresses are handed out upwards, I/O from 0xc000 and memory
@@ -59,6 +58,6 @@ int qtest_pci_find(struct qtest *q, uint16_t vendor, uint16_t device_lo, uint16_
  *
  * @return 0 and all six bars, or -1: see qtest_error().
  */
-int qtest_pci_enable(struct qtest *q, unsigned devfn, struct qtest_pci_bar bars[QTEST_PCI_BARS]);
+int qtest_pci_enable(struct qtest *q, unsigned devfn, struct virtio_pci_bar bars[6]);
 
 #endif

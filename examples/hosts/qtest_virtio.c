@@ -61,44 +61,8 @@ struct virtio_dma qtest_virtio_memory(const struct qtest_virtio *host, uint32_t 
 
 /* ----- discovery ----- */
 
-struct function {
-    struct qtest *qtest;
-    unsigned devfn;
-};
-
-static uint32_t config_read(void *ctx, uint16_t offset)
-{
-    const struct function *f = ctx;
-
-    return qtest_pci_read32(f->qtest, f->devfn, offset);
-}
-
-static void enable_msix(const struct function *f, const struct virtio_pci_layout *layout)
-{
-    uint16_t control = (uint16_t)(layout->msix + 2u);
-    uint32_t value = qtest_pci_read(f->qtest, f->devfn, control, 2);
-
-    qtest_pci_write(f->qtest, f->devfn, control, 2, value | 0x8000u);
-}
-
-static int scan(const struct function *f, const struct qtest_pci_bar bars[6],
-                struct virtio_pci_layout *layout)
-{
-    struct virtio_pci_config config = {config_read, NULL, (void *)f};
-    struct virtio_pci_bar reach[6];
-
-    for (unsigned i = 0; i < 6; i++) {
-        reach[i].base = bars[i].base;
-        reach[i].length = bars[i].size;
-        reach[i].kind = VIRTIO_PCI_BAR_NONE;
-        if (bars[i].size != 0)
-            reach[i].kind = bars[i].io ? VIRTIO_PCI_BAR_IO : VIRTIO_PCI_BAR_MEM;
-    }
-    return virtio_pci_scan(layout, &config, reach, 0);
-}
-
 /* The first virtio function on the bus, if it is of this type; *id gets its vendor and device. */
-static int find_function(struct function *f, uint16_t type, uint32_t *id)
+static int find_function(struct qtest_pci_function *f, uint16_t type, uint32_t *id)
 {
     uint32_t subsystem;
 
@@ -114,10 +78,11 @@ static int find_function(struct function *f, uint16_t type, uint32_t *id)
 
 static int find_pci(struct qtest_virtio *host, uint16_t type)
 {
-    struct function f = {&host->qtest, 0};
+    struct qtest_pci_function f = {&host->qtest, 0};
+    const struct virtio_pci_config config = qtest_pci_config(&f);
     struct virtio_window windows[6];
     struct virtio_pci_layout layout;
-    struct qtest_pci_bar bars[6];
+    struct virtio_pci_bar bars[6];
     uint32_t id;
     int err = find_function(&f, type, &id);
 
@@ -125,11 +90,9 @@ static int find_pci(struct qtest_virtio *host, uint16_t type)
         return err;
     if (qtest_pci_enable(&host->qtest, f.devfn, bars) != 0)
         return VIRTIO_ERR_GONE;
-    err = scan(&f, bars, &layout);
-    if (err == 0 && host->options.msix && layout.msix != 0) {
-        enable_msix(&f, &layout);
-        err = scan(&f, bars, &layout);
-    }
+    err = virtio_pci_scan(&layout, &config, bars, 0);
+    if (err == 0 && host->options.msix && layout.msix != 0)
+        err = virtio_pci_msix_enable(&config, &layout);
     if (err != 0)
         return err;
     printf("  found      PCI function %04x:%04x, MSI-X %s\n", id & 0xffff, id >> 16,
@@ -137,10 +100,11 @@ static int find_pci(struct qtest_virtio *host, uint16_t type)
     show_layout(&layout);
     host->line = qtest_pci_read(&host->qtest, f.devfn, 0x3c, 1);
     if (host->options.transport == QTEST_PCI_MODERN_PIO &&
-        !bars[layout.place[VIRTIO_PCI_STRUCT_NOTIFY].bar].io)
+        bars[layout.place[VIRTIO_PCI_STRUCT_NOTIFY].bar].kind != VIRTIO_PCI_BAR_IO)
         return VIRTIO_ERR_LAYOUT;
     for (unsigned i = 0; i < 6; i++)
-        windows[i] = window(&host->qtest, bars[i].io, bars[i].base, bars[i].size);
+        windows[i] = window(&host->qtest, bars[i].kind == VIRTIO_PCI_BAR_IO, bars[i].base,
+                            bars[i].length);
     return virtio_drv_pci(&host->drv, &layout, windows);
 }
 
