@@ -3,11 +3,11 @@
  * @file virtio_pci_caps.h
  * @brief Where a PCI function keeps its virtio registers.
  *
- * One walk over configuration space serves three generations: the 2011 RFC's "flexible configuration
- * layout" (vendor capabilities of length 12), VIRTIO 1.x (length 16 and more) and the legacy I/O
- * BAR, with the RFC's fallback of each single structure to its legacy place. A scan writes nothing,
- * touches no register behind a BAR, and reads each dword of a list once. For machines without
- * firmware there is sizing and assignment of BARs; for authors of devices there are the same
+ * One walk over configuration space serves three generations: the 2011 RFC's "flexible
+ * configuration layout" (vendor capabilities of length 12), VIRTIO 1.x (length 16 and more) and the
+ * legacy I/O BAR, with the RFC's fallback of each single structure to its legacy place. A scan writes
+ * nothing, touches no register behind a BAR, and reads each dword of a list once. For machines
+ * without firmware there is sizing and assignment of BARs; for authors of devices there are the same
  * capability lists the other way round. The file stands alone.
  *
  * How to use, as a driver:
@@ -20,18 +20,17 @@
  *     err = virtio_pci_scan(&layout, &config, bars, 0);
  *     place = virtio_pci_locate(&layout, VIRTIO_PCI_STRUCT_DEVICE, layout.msix_on);
  *
- * As a device: virtio_pci_image_header(), then virtio_pci_image_caps(). To show what a function has:
- * virtio_pci_walk_begin(), then virtio_pci_walk_next() while it returns 1.
+ * As a device: virtio_pci_image_header(), then virtio_pci_image_caps(). To show what a function
+ * has: virtio_pci_walk_begin(), then virtio_pci_walk_next() while it returns 1.
  *
  * Contents
  *
  *     1. Configuration
  *     2. Types
- *     3. Interface
- *     4. Capabilities
- *     5. Scan
- *     6. BARs and registers
- *     7. Images
+ *     3. Capabilities
+ *     4. What a function has
+ *     5. BARs and registers
+ *     6. Images
  */
 #ifndef VIRTIO_PCI_LAYOUT_H
 #define VIRTIO_PCI_LAYOUT_H
@@ -138,8 +137,8 @@ struct virtio_pci_capability {
     uint8_t at;      /**< configuration offset */
     uint8_t size;    /**< its own length, bytes */
     uint8_t type;    /**< enum virtio_pci_struct, or a number not known */
-    uint8_t bar;     /**< 0 to 5 unless `fault` says otherwise; PCI_CFG: whatever the driver wrote */
-    uint8_t id;      /**< 1.x: SHARED_MEMORY: which region; else 0 or, in some types, a hint */
+    uint8_t bar;     /**< 0 to 5 unless `fault` says otherwise; PCI_CFG: what the driver wrote */
+    uint8_t id;      /**< SHARED_MEMORY: which region */
 };
 
 /** A walk over a capability list. Private but for the MSI-X fields, which are right at its end. */
@@ -192,12 +191,12 @@ struct virtio_pci_shm {
 /** Bus addresses or ports free to be assigned: next to end - 1, handed out upwards. */
 struct virtio_pci_range {
     uint64_t next;
-    uint64_t end; /**< 0: none */
+    uint64_t end;
 };
 
 /** What virtio_pci_bars_assign() hands out; keep it from one function to the next. */
 struct virtio_pci_ranges {
-    struct virtio_pci_range io;
+    struct virtio_pci_range io;       /**< end 0: the machine has no I/O space */
     struct virtio_pci_range memory;   /**< only what is below 4 GiB is used */
     struct virtio_pci_range memory64; /**< 64-bit BARs go here first; may be empty */
 };
@@ -236,170 +235,10 @@ enum virtio_pci_err {
     VIRTIO_PCI_ERR_REFUSED = -50,    /**< a BAR does not hold the address written to it */
     VIRTIO_PCI_ERR_FIELD = -51       /**< a field that the header or capability cannot have */
 };
-
-/* ---------------------------------------------------------------------------
- * 3. Interface
- * --------------------------------------------------------------------------- */
-
-/* ---- what a function has ---- */
-
-/** Begins a walk over the capability list; `config` must outlive it. */
-VIRTIO_INLINE void virtio_pci_walk_begin(struct virtio_pci_walk *walk,
-                                         const struct virtio_pci_config *config);
-
-/**
- * The next vendor-specific capability in list order, which is the device's preference (D-CAP-03).
- * Usable, not known and malformed ones alike: cap->fault tells.
- * @return 1: `cap` holds one; 0: end of the list; VIRTIO_PCI_ERR_LIST, also at each later call
- */
-VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_walk_next(struct virtio_pci_walk *walk,
-                                                        struct virtio_pci_capability *cap);
-
-/** Whether the fault is the device's: not merely something that this file does not know. */
-VIRTIO_INLINE bool virtio_pci_capability_malformed(const struct virtio_pci_capability *cap);
-
-/** Whether what a capability points to lies within a BAR that is there (R-10, D-CAP-07). */
-VIRTIO_INLINE bool virtio_pci_capability_fits(const struct virtio_pci_capability *cap,
-                                              const struct virtio_pci_bar bars[6]);
-
-/**
- * Finds the virtio structures of a function.
- *
- * VIRTIO 1.x is chosen if its common configuration, notification and ISR structures are usable;
- * else the RFC's layout if at least one of its structures is, each absent one at its legacy place;
- * else legacy (R-15, R-37). Of several capabilities for one structure the first usable wins
- * (D-CAP-03, R-14). A capability that is malformed counts as absent (R-25); one of a type or length
- * that is not known is skipped (R-02, R-03, D-CAP-01).
- *
- * @param out     written only on success
- * @param bars    the six BARs
- * @param policy  0 or VIRTIO_PCI_STRICT
- * @return 0; VIRTIO_PCI_ERR_NO_DEVICE, _LIST, _MALFORMED (with VIRTIO_PCI_STRICT), _INCOMPLETE
- */
-VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_scan(struct virtio_pci_layout *out,
-                                                   const struct virtio_pci_config *config,
-                                                   const struct virtio_pci_bar bars[6],
-                                                   unsigned policy);
-
-/**
- * The place of one structure; found is VIRTIO_PCI_NONE if the function has none. A legacy device
- * configuration moves with `msix_on`; nothing that was found through a capability does (R-17).
- */
-VIRTIO_INLINE struct virtio_pci_place virtio_pci_locate(const struct virtio_pci_layout *layout,
-                                                       enum virtio_pci_struct which, bool msix_on);
-
-/**
- * Finds the shared memory region `id`. Which ids there are, virtio_pci_walk_next() tells.
- * @param out  written only on success
- * @return 0; VIRTIO_PCI_ERR_ABSENT: none, or in a BAR out of reach; VIRTIO_PCI_ERR_MALFORMED: not
- *         inside its BAR, not in memory, or a second one with this id (V-SHM-01);
- *         VIRTIO_PCI_ERR_LIST
- */
-VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_find_shm(const struct virtio_pci_config *config,
-                                                       const struct virtio_pci_bar bars[6],
-                                                       uint8_t id, struct virtio_pci_shm *out);
-
-/**
- * Reads a byte of vendor data, which is for debugging and reports only.
- * @param cap     of type VIRTIO_PCI_STRUCT_VENDOR, from virtio_pci_walk_next()
- * @param vendor  whose format the caller knows; nothing is read of another's (D-VND-01)
- * @param offset  bytes from the start of the capability; its own data begins at 6
- * @return the byte, or VIRTIO_PCI_ERR_VENDOR, VIRTIO_PCI_ERR_RANGE
- */
-VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_vendor_read8(const struct virtio_pci_config *config,
-                                                           const struct virtio_pci_capability *cap,
-                                                           uint16_t vendor, unsigned offset);
-
-/** Virtio device type of a PCI function, or 0 if it is none (L-PCI-01): modern ids are 0x1040 plus
- *  the type; transitional ones have a type each, or else have it in the subsystem id. Revision and
- *  subsystem vendor do not matter (D-PCI-02). */
-VIRTIO_INLINE uint16_t virtio_pci_device_type(uint16_t vendor, uint16_t device, uint16_t subsystem);
-
-/* ---- BARs and registers ---- */
-
-/**
- * Finds kind and length of the six BARs, and what is assigned to them. Decoding is off meanwhile;
- * afterwards all registers are as before. base is 0 in a BAR that nobody has assigned.
- * @param bars  written only on success
- * @return 0; VIRTIO_PCI_ERR_READ_ONLY, _NO_DEVICE, _HEADER
- */
-VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_bars_size(const struct virtio_pci_config *config,
-                                                        struct virtio_pci_bar bars[6]);
-
-/**
- * Assigns all BARs, naturally aligned, then lets the function decode them and master the bus.
- * @param bars    from virtio_pci_bars_size(); base is set
- * @param ranges  lowered by what was taken. Neither is touched on error.
- * @return 0; VIRTIO_PCI_ERR_READ_ONLY; _ROOM: nothing was written; _REFUSED: decoding is off
- */
-VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_bars_assign(const struct virtio_pci_config *config,
-                                                          struct virtio_pci_bar bars[6],
-                                                          struct virtio_pci_ranges *ranges);
-
-/** Sets and clears bits of the command register, enum virtio_pci_command_bit; the status register
- *  in the same dword, which clears what is written as 1, is left alone.
- *  @return 0 or VIRTIO_PCI_ERR_READ_ONLY */
-VIRTIO_INLINE int virtio_pci_command(const struct virtio_pci_config *config, uint16_t set,
-                                     uint16_t clear);
-
-/**
- * Switches MSI-X on, not masked as a whole. Program its table first; the function no longer uses
- * its interrupt pin. A legacy device configuration moves: locate it again (R-17, T-17).
- * @param layout  msix_on is set
- * @return 0; VIRTIO_PCI_ERR_READ_ONLY, VIRTIO_PCI_ERR_ABSENT
- */
-VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_msix_enable(const struct virtio_pci_config *config,
-                                                          struct virtio_pci_layout *layout);
-
-/** Switches MSI-X off; as virtio_pci_msix_enable(). */
-VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_msix_disable(const struct virtio_pci_config *config,
-                                                           struct virtio_pci_layout *layout);
-
-/* ---- configuration space of a device ---- */
-
-/** A dword of 256 bytes at `image`, on any CPU; has the form of virtio_pci_read32_fn, so that dumps
- *  and images can be walked. */
-VIRTIO_INLINE uint32_t virtio_pci_image_read32(void *image, uint16_t offset);
-
-/**
- * Writes the 64 bytes of a type 0 header. BARs, command and status are 0, there is no list.
- * @return 0; VIRTIO_PCI_ERR_FIELD, and nothing is written: no such type (or it has no transitional
- *         id), or values that V-PCI-01 or V-PCI-02 forbid
- */
-VIRTIO_NODISCARD VIRTIO_INLINE int
-virtio_pci_image_header(uint8_t image[256], const struct virtio_pci_identity *identity);
-
-/**
- * Writes capabilities behind those already in the list, in the order given: best first (V-CAP-02).
- *
- * Each must be one that virtio_pci_walk_next() would return without fault, within its BAR. All
- * structures of a generation go into one call: 1.x needs COMMON, NOTIFY, ISR and PCI_CFG (V-CAP-03;
- * DEVICE is up to the type), the RFC a legacy BAR0 for what is left out (R-19). A device that offers
- * NOTIFICATION_DATA aligns NOTIFY and its multiplier to 4 itself. The data of vendor capabilities,
- * and whatever else makes `size` larger than needed, is 0 and the caller's to fill in.
- *
- * @param at     where the first one goes: a multiple of 4, from 0x40 on
- * @param caps   `size` may be 0: as small as possible. size and at are set; fault is not looked at
- * @param bars   kind and length as the device will show them
- * @return first free offset, up to 256; VIRTIO_PCI_ERR_FIELD, _ROOM (too long, or over another
- *         capability), _INCOMPLETE, _LIST. Nothing is written on error.
- */
-VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_image_caps(uint8_t image[256], unsigned at,
-                                                         struct virtio_pci_capability *caps,
-                                                         unsigned count,
-                                                         const struct virtio_pci_bar bars[6]);
-
-/* ---- texts ---- */
-
-/** Text of an error of this file, or NULL if `err` is none of them. */
-VIRTIO_INLINE const char *virtio_pci_err_name(int err);
-
-/** Text of an enum virtio_pci_fault. */
-VIRTIO_INLINE const char *virtio_pci_fault_name(unsigned fault);
 /** @} */
 
 /* ---------------------------------------------------------------------------
- * 4. Capabilities
+ * 3. Capabilities
  * --------------------------------------------------------------------------- */
 
 enum {
@@ -420,8 +259,8 @@ VIRTIO_INLINE uint32_t virtio_pci_dword_(const struct virtio_pci_config *config,
     return config->read32(config->ctx, (uint16_t)offset);
 }
 
-/* The length tells the families apart: 12 is the RFC's, 16 and more is 1.x (R-02, R-35, R-37). Vendor
- * data, which may be as short as 8, has a number that the RFC does not use. */
+/* The length tells the families apart: 12 is the RFC's, 16 and more is 1.x (R-02, R-35, R-37).
+ * Vendor data, which may be as short as 8, has a number that the RFC does not use. */
 VIRTIO_INLINE uint8_t virtio_pci_family_(unsigned type, unsigned size)
 {
     if (type == VIRTIO_PCI_STRUCT_VENDOR)
@@ -431,79 +270,62 @@ VIRTIO_INLINE uint8_t virtio_pci_family_(unsigned type, unsigned size)
     return size >= 16 ? VIRTIO_PCI_MODERN : VIRTIO_PCI_NONE;
 }
 
-/* Bytes that a capability needs at least; 0: type not known. */
-VIRTIO_INLINE unsigned virtio_pci_needed_(unsigned family, unsigned type)
+/* Whether a type is something in a BAR. Vendor data is not, and where PCI_CFG points to, the driver
+ * writes: no fault of the device (D-CAP-06). */
+VIRTIO_INLINE bool virtio_pci_in_bar_(unsigned type)
 {
+    return type != VIRTIO_PCI_STRUCT_PCI_CFG && type != VIRTIO_PCI_STRUCT_VENDOR;
+}
+
+/* What a capability must have, by family and type. */
+struct virtio_pci_rule_ {
+    uint8_t size;   /* of the capability itself; 0: type not known */
+    uint8_t align;  /* of the offset: the RFC masks with it, 1.x promises it (R-08, V-CAP-04) */
+    uint8_t length; /* the least that is of use: larger is never wrong (R-12, D-CFG-04) */
+};
+
+/* The RFC says 28 for its header, whose fields sum to 32; 28 is accepted (R-AMB-1). How much of its
+ * own configuration a device must have, only its driver knows (R-AMB-7). */
+VIRTIO_INLINE struct virtio_pci_rule_ virtio_pci_rule_of_(unsigned family, unsigned type)
+{
+    static const struct virtio_pci_rule_ rfc[] = {
+        {0, 1, 0}, {12, 4, 28}, {12, 2, 2}, {12, 1, 1}, {12, 1, 1}};
+    static const struct virtio_pci_rule_ modern[] = {
+        {0, 1, 0},  {16, 4, 56}, {20, 2, 2}, {16, 1, 1}, {16, 4, 1},
+        {20, 1, 0}, {0, 1, 0},   {0, 1, 0},  {24, 1, 1}, {8, 1, 0}};
+
     if (family == VIRTIO_PCI_RFC2011)
-        return type >= VIRTIO_PCI_STRUCT_COMMON && type <= VIRTIO_PCI_STRUCT_DEVICE ? 12 : 0;
-    switch (type) {
-    case VIRTIO_PCI_STRUCT_COMMON:
-    case VIRTIO_PCI_STRUCT_ISR:
-    case VIRTIO_PCI_STRUCT_DEVICE: return 16;
-    case VIRTIO_PCI_STRUCT_NOTIFY:
-    case VIRTIO_PCI_STRUCT_PCI_CFG: return 20;
-    case VIRTIO_PCI_STRUCT_SHARED_MEMORY: return 24;
-    case VIRTIO_PCI_STRUCT_VENDOR: return 8;
-    default: return 0;
-    }
-}
-
-/* Structure alignment, a power of two: the RFC masks with it, 1.x promises it (R-08, V-CAP-04). */
-VIRTIO_INLINE uint32_t virtio_pci_alignment_(unsigned family, unsigned type)
-{
-    if (type == VIRTIO_PCI_STRUCT_COMMON)
-        return 4;
-    if (type == VIRTIO_PCI_STRUCT_NOTIFY)
-        return 2;
-    return type == VIRTIO_PCI_STRUCT_DEVICE && family == VIRTIO_PCI_MODERN ? 4 : 1;
-}
-
-/* Smallest length that is of use; larger is never wrong (R-12, D-CFG-04). The RFC says 28 for its
- * header, whose fields sum to 32; 28 is accepted (R-AMB-1). How much a device's own configuration
- * must have at least, only its driver knows (R-AMB-7). */
-VIRTIO_INLINE uint32_t virtio_pci_min_length_(unsigned family, unsigned type)
-{
-    if (type == VIRTIO_PCI_STRUCT_COMMON)
-        return family == VIRTIO_PCI_RFC2011 ? 28 : 56;
-    return type == VIRTIO_PCI_STRUCT_NOTIFY ? 2 : 1;
-}
-
-VIRTIO_INLINE uint8_t virtio_pci_structure_fault_(const struct virtio_pci_capability *cap)
-{
-    if (cap->bar > 5)
-        return cap->family == VIRTIO_PCI_RFC2011 ? VIRTIO_PCI_FAULT_RFC_BAR : VIRTIO_PCI_FAULT_BAR;
-    if (cap->offset & (virtio_pci_alignment_(cap->family, cap->type) - 1))
-        return VIRTIO_PCI_FAULT_ALIGN;
-    if (cap->length < virtio_pci_min_length_(cap->family, cap->type))
-        return VIRTIO_PCI_FAULT_LENGTH;
-    return VIRTIO_PCI_FAULT_NONE;
+        return rfc[type <= VIRTIO_PCI_STRUCT_DEVICE ? type : 0];
+    return modern[type <= VIRTIO_PCI_STRUCT_VENDOR ? type : 0];
 }
 
 VIRTIO_INLINE uint8_t virtio_pci_fault_(const struct virtio_pci_capability *cap)
 {
-    unsigned needed = virtio_pci_needed_(cap->family, cap->type);
+    struct virtio_pci_rule_ rule = virtio_pci_rule_of_(cap->family, cap->type);
 
     if (cap->family == VIRTIO_PCI_NONE)
         return VIRTIO_PCI_FAULT_LAYOUT;
-    if (needed == 0)
+    if (rule.size == 0)
         return VIRTIO_PCI_FAULT_TYPE;
     if (cap->size > 256u - cap->at)
         return VIRTIO_PCI_FAULT_END;
-    if (cap->size < needed)
+    if (cap->size < rule.size)
         return VIRTIO_PCI_FAULT_SHORT;
-    if (cap->type == VIRTIO_PCI_STRUCT_VENDOR) {
-        bool bad = cap->extra == VIRTIO_PCI_VENDOR_ID_ || cap->size % 4 != 0;
-
-        return bad ? VIRTIO_PCI_FAULT_VENDOR : VIRTIO_PCI_FAULT_NONE;
-    }
-    /* The driver writes where PCI_CFG points to: no fault of the device (D-CAP-06). */
-    return cap->type == VIRTIO_PCI_STRUCT_PCI_CFG ? VIRTIO_PCI_FAULT_NONE
-                                                  : virtio_pci_structure_fault_(cap);
+    if (cap->type == VIRTIO_PCI_STRUCT_VENDOR &&
+        (cap->extra == VIRTIO_PCI_VENDOR_ID_ || cap->size % 4 != 0))
+        return VIRTIO_PCI_FAULT_VENDOR;
+    if (!virtio_pci_in_bar_(cap->type))
+        return VIRTIO_PCI_FAULT_NONE;
+    if (cap->bar > 5)
+        return cap->family == VIRTIO_PCI_RFC2011 ? VIRTIO_PCI_FAULT_RFC_BAR : VIRTIO_PCI_FAULT_BAR;
+    if ((cap->offset & (rule.align - 1u)) != 0)
+        return VIRTIO_PCI_FAULT_ALIGN;
+    return cap->length < rule.length ? VIRTIO_PCI_FAULT_LENGTH : VIRTIO_PCI_FAULT_NONE;
 }
 
-/* Decodes the first dwords of a capability: the only place that knows where what is. RFC: {id, next,
- * 12, type; BAR, length in 24 bits; offset} (R-05 to R-08). 1.x: {id, next, size, type; BAR, id;
- * offset; length; multiplier or upper halves}, vendor data {...; vendor id} (L-CAP-10). */
+/* Decodes the first dwords of a capability. RFC: {id, next, 12, type; BAR, length of 24 bits;
+ * offset} (R-05 to R-08). 1.x: {id, next, size, type; BAR, id; offset; length; multiplier or upper
+ * halves}, vendor data {...; vendor id} (L-CAP-10). */
 VIRTIO_INLINE struct virtio_pci_capability
 virtio_pci_decode_(unsigned at, const uint32_t dword[VIRTIO_PCI_CAP_DWORDS_])
 {
@@ -521,7 +343,7 @@ virtio_pci_decode_(unsigned at, const uint32_t dword[VIRTIO_PCI_CAP_DWORDS_])
         cap.length = dword[3];
     }
     if (cap.family == VIRTIO_PCI_RFC2011) {
-        cap.offset &= ~(virtio_pci_alignment_(cap.family, cap.type) - 1);
+        cap.offset &= ~(uint64_t)(virtio_pci_rule_of_(cap.family, cap.type).align - 1);
         cap.length = dword[1] >> 8;
     } else if (cap.type != VIRTIO_PCI_STRUCT_VENDOR) {
         cap.id = (uint8_t)(dword[1] >> 8);
@@ -543,7 +365,7 @@ virtio_pci_read_capability_(const struct virtio_pci_config *config, unsigned at,
 {
     uint32_t dword[VIRTIO_PCI_CAP_DWORDS_] = {header, 0, 0, 0, 0, 0};
     unsigned size = header >> 16 & 0xff, type = header >> 24;
-    unsigned end = virtio_pci_needed_(virtio_pci_family_(type, size), type);
+    unsigned end = virtio_pci_rule_of_(virtio_pci_family_(type, size), type).size;
 
     if (end > size)
         end = size;
@@ -556,6 +378,7 @@ virtio_pci_read_capability_(const struct virtio_pci_config *config, unsigned at,
     return virtio_pci_decode_(at, dword);
 }
 
+/** Begins a walk over the capability list; `config` must outlive it. */
 VIRTIO_INLINE void virtio_pci_walk_begin(struct virtio_pci_walk *walk,
                                          const struct virtio_pci_config *config)
 {
@@ -581,6 +404,11 @@ VIRTIO_INLINE void virtio_pci_walk_msix_(struct virtio_pci_walk *walk, uint8_t a
     walk->msix_on = header >> 31 != 0;
 }
 
+/**
+ * The next vendor-specific capability in list order, which is the device's preference (D-CAP-03).
+ * Usable, not known and malformed ones alike: cap->fault tells.
+ * @return 1: `cap` holds one; 0: end of the list; VIRTIO_PCI_ERR_LIST, also at each later call
+ */
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_walk_next(struct virtio_pci_walk *walk,
                                                         struct virtio_pci_capability *cap)
 {
@@ -604,12 +432,13 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_walk_next(struct virtio_pci_walk *
     return 0;
 }
 
+/** Whether the fault is the device's: not merely something that this file does not know. */
 VIRTIO_INLINE bool virtio_pci_capability_malformed(const struct virtio_pci_capability *cap)
 {
     return cap->fault >= VIRTIO_PCI_FAULT_END;
 }
 
-/* The one bounds check, without a sum that could wrap. */
+/** Whether what a capability points to lies within a BAR that is there (R-10, D-CAP-07). */
 VIRTIO_INLINE bool virtio_pci_capability_fits(const struct virtio_pci_capability *cap,
                                               const struct virtio_pci_bar bars[6])
 {
@@ -617,96 +446,13 @@ VIRTIO_INLINE bool virtio_pci_capability_fits(const struct virtio_pci_capability
 
     if (cap->bar > 5)
         return false;
-    bar = &bars[cap->bar];
+    bar = &bars[cap->bar]; /* no sum, which could wrap */
     return bar->kind != VIRTIO_PCI_BAR_NONE && cap->offset <= bar->length &&
            cap->length <= bar->length - cap->offset;
 }
 
-/* Whether it points to something in a BAR. */
-VIRTIO_INLINE bool virtio_pci_has_place_(const struct virtio_pci_capability *cap)
-{
-    return cap->type <= VIRTIO_PCI_STRUCT_DEVICE || cap->type == VIRTIO_PCI_STRUCT_SHARED_MEMORY;
-}
-
-/* A region with the id asked for: takes the first into `out`, else says what is wrong. */
-VIRTIO_INLINE int virtio_pci_take_shm_(const struct virtio_pci_capability *cap,
-                                       const struct virtio_pci_bar bars[6],
-                                       struct virtio_pci_shm *out)
-{
-    if (cap->fault == VIRTIO_PCI_FAULT_BAR ||
-        (cap->bar <= 5 && bars[cap->bar].kind == VIRTIO_PCI_BAR_NONE))
-        return 0;
-    if (cap->fault != VIRTIO_PCI_FAULT_NONE || !virtio_pci_capability_fits(cap, bars) ||
-        bars[cap->bar].kind != VIRTIO_PCI_BAR_MEM || out->cap != 0)
-        return VIRTIO_PCI_ERR_MALFORMED;
-    out->offset = cap->offset;
-    out->length = cap->length;
-    out->bar = cap->bar;
-    out->cap = cap->at;
-    return 0;
-}
-
-VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_find_shm(const struct virtio_pci_config *config,
-                                                       const struct virtio_pci_bar bars[6],
-                                                       uint8_t id, struct virtio_pci_shm *out)
-{
-    struct virtio_pci_shm found = {0, 0, 0, 0};
-    struct virtio_pci_capability cap;
-    struct virtio_pci_walk walk;
-    int got, err = 0;
-
-    virtio_pci_walk_begin(&walk, config);
-    while (err == 0 && (got = virtio_pci_walk_next(&walk, &cap)) != 0) {
-        if (got < 0)
-            return got;
-        if (cap.type == VIRTIO_PCI_STRUCT_SHARED_MEMORY && cap.family == VIRTIO_PCI_MODERN &&
-            cap.id == id)
-            err = virtio_pci_take_shm_(&cap, bars, &found);
-    }
-    if (err == 0 && found.cap == 0)
-        err = VIRTIO_PCI_ERR_ABSENT;
-    if (err == 0)
-        *out = found;
-    return err;
-}
-
-VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_vendor_read8(const struct virtio_pci_config *config,
-                                                           const struct virtio_pci_capability *cap,
-                                                           uint16_t vendor, unsigned offset)
-{
-    unsigned at = cap->at + offset;
-
-    if (cap->type != VIRTIO_PCI_STRUCT_VENDOR || cap->fault != VIRTIO_PCI_FAULT_NONE ||
-        cap->extra != vendor)
-        return VIRTIO_PCI_ERR_VENDOR;
-    if (offset >= cap->size)
-        return VIRTIO_PCI_ERR_RANGE;
-    return (int)(virtio_pci_dword_(config, at & 0xfc) >> (8 * (at & 3)) & 0xff);
-}
-
-/* Type of a transitional device id, 0x1000 plus the index; 0: none (L-PCI-01). Both directions read
- * this table. */
-VIRTIO_INLINE uint16_t virtio_pci_transitional_type_(unsigned index)
-{
-    static const uint8_t types[] = {1, 2, 5, 3, 8, 4, 0, 0, 0, 9};
-
-    return index < sizeof(types) ? types[index] : 0;
-}
-
-VIRTIO_INLINE uint16_t virtio_pci_device_type(uint16_t vendor, uint16_t device, uint16_t subsystem)
-{
-    uint16_t type;
-
-    if (vendor != VIRTIO_PCI_VENDOR_ID_ || device < 0x1000 || device > 0x107f)
-        return 0;
-    if (device >= 0x1040)
-        return (uint16_t)(device - 0x1040);
-    type = virtio_pci_transitional_type_(device - 0x1000u);
-    return type != 0 ? type : subsystem;
-}
-
 /* ---------------------------------------------------------------------------
- * 5. Scan
+ * 4. What a function has
  * --------------------------------------------------------------------------- */
 
 enum {
@@ -723,15 +469,22 @@ struct virtio_pci_scan_ {
     struct virtio_pci_layout *out;
 };
 
+/* No fault of the device, and of no use (D-CAP-02, D-CAP-08). */
+VIRTIO_INLINE bool virtio_pci_out_of_reach_(const struct virtio_pci_capability *cap,
+                                            const struct virtio_pci_bar bars[6])
+{
+    return cap->bar > 5 || bars[cap->bar].kind == VIRTIO_PCI_BAR_NONE;
+}
+
 /* A structure that has no fault, unless an earlier one of its type is there; false: not inside its
- * BAR. One in a BAR that the caller cannot reach is no fault of the device: passed over (D-CAP-08). */
+ * BAR. */
 VIRTIO_INLINE bool virtio_pci_take_(struct virtio_pci_scan_ *scan,
                                     const struct virtio_pci_capability *cap)
 {
     bool rfc = cap->family == VIRTIO_PCI_RFC2011;
     struct virtio_pci_place *place = rfc ? &scan->rfc[cap->type] : &scan->modern[cap->type];
 
-    if (scan->bars[cap->bar].kind == VIRTIO_PCI_BAR_NONE)
+    if (virtio_pci_out_of_reach_(cap, scan->bars))
         return true;
     if (!virtio_pci_capability_fits(cap, scan->bars))
         return false;
@@ -779,26 +532,24 @@ VIRTIO_INLINE int virtio_pci_collect_(struct virtio_pci_scan_ *scan,
     return got;
 }
 
-VIRTIO_INLINE bool virtio_pci_modern_usable_(const struct virtio_pci_scan_ *scan)
+/* How many of the structures are there that every function needs: all but DEVICE. */
+VIRTIO_INLINE unsigned virtio_pci_present_(const struct virtio_pci_place place[5])
 {
-    return scan->modern[VIRTIO_PCI_STRUCT_COMMON].found != VIRTIO_PCI_NONE &&
-           scan->modern[VIRTIO_PCI_STRUCT_NOTIFY].found != VIRTIO_PCI_NONE &&
-           scan->modern[VIRTIO_PCI_STRUCT_ISR].found != VIRTIO_PCI_NONE;
+    unsigned count = 0;
+
+    for (unsigned type = VIRTIO_PCI_STRUCT_COMMON; type <= VIRTIO_PCI_STRUCT_ISR; type++)
+        count += place[type].found != VIRTIO_PCI_NONE;
+    return count;
 }
 
-/* Usable if one structure is there, and each that is not has a legacy place; the device's own
- * configuration may be missing. */
+/* One structure is enough if those that are not there have a legacy place. */
 VIRTIO_INLINE bool virtio_pci_rfc_usable_(const struct virtio_pci_scan_ *scan)
 {
-    unsigned present = 0;
+    unsigned present = virtio_pci_present_(scan->rfc);
 
-    for (unsigned type = VIRTIO_PCI_STRUCT_COMMON; type <= VIRTIO_PCI_STRUCT_DEVICE; type++) {
-        if (scan->rfc[type].found != VIRTIO_PCI_NONE)
-            present++;
-        else if (!scan->out->legacy && type != VIRTIO_PCI_STRUCT_DEVICE)
-            return false;
-    }
-    return present != 0;
+    if (present == 0 && scan->rfc[VIRTIO_PCI_STRUCT_DEVICE].found == VIRTIO_PCI_NONE)
+        return false;
+    return present == 3 || scan->out->legacy;
 }
 
 /* Chooses the generation and puts its places into the layout. */
@@ -808,7 +559,7 @@ VIRTIO_INLINE int virtio_pci_choose_(struct virtio_pci_scan_ *scan)
     const struct virtio_pci_place *places = NULL;
 
     out->generation = VIRTIO_PCI_LEGACY;
-    if (virtio_pci_modern_usable_(scan)) {
+    if (virtio_pci_present_(scan->modern) == 3) {
         out->generation = VIRTIO_PCI_MODERN;
         out->notify_multiplier = scan->notify_multiplier;
         places = scan->modern;
@@ -832,6 +583,20 @@ VIRTIO_INLINE bool virtio_pci_has_legacy_(uint32_t id, const struct virtio_pci_b
     return bar0->kind == VIRTIO_PCI_BAR_IO && bar0->length >= VIRTIO_PCI_LEGACY_HEADER_;
 }
 
+/**
+ * Finds the virtio structures of a function.
+ *
+ * VIRTIO 1.x is chosen if its common configuration, notification and ISR structures are usable;
+ * else the RFC's layout if at least one of its structures is, each absent one at its legacy place;
+ * else legacy (R-15, R-37). Of several capabilities for one structure the first usable wins
+ * (D-CAP-03, R-14). A capability that is malformed counts as absent (R-25); one of a type or length
+ * that is not known is skipped (R-02, R-03, D-CAP-01).
+ *
+ * @param out     written only on success
+ * @param bars    the six BARs
+ * @param policy  0 or VIRTIO_PCI_STRICT
+ * @return 0; VIRTIO_PCI_ERR_NO_DEVICE, _LIST, _MALFORMED (with VIRTIO_PCI_STRICT), _INCOMPLETE
+ */
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_scan(struct virtio_pci_layout *out,
                                                    const struct virtio_pci_config *config,
                                                    const struct virtio_pci_bar bars[6],
@@ -872,34 +637,33 @@ VIRTIO_INLINE struct virtio_pci_place virtio_pci_legacy_place_(
     uint32_t header = msix_on ? VIRTIO_PCI_LEGACY_HEADER_MSIX_ : VIRTIO_PCI_LEGACY_HEADER_;
     struct virtio_pci_place at = {VIRTIO_PCI_LEGACY, 0, 0, 0, header};
 
-    switch (which) {
-    case VIRTIO_PCI_STRUCT_NOTIFY:
+    if (which == VIRTIO_PCI_STRUCT_NOTIFY) {
         at.offset = 16;
         at.length = 2;
-        break;
-    case VIRTIO_PCI_STRUCT_ISR:
+    } else if (which == VIRTIO_PCI_STRUCT_ISR) {
         at.offset = 19;
         at.length = 1;
-        break;
-    case VIRTIO_PCI_STRUCT_DEVICE:
+    } else if (which == VIRTIO_PCI_STRUCT_DEVICE) {
         at.offset = header;
         at.length = layout->legacy_length > header ? layout->legacy_length - header : 0;
-        break;
-    default: break;
     }
     if (at.length == 0 || at.length > layout->legacy_length)
         at.found = VIRTIO_PCI_NONE;
     return at;
 }
 
+/**
+ * The place of one structure; found is VIRTIO_PCI_NONE if the function has none. A legacy device
+ * configuration moves with `msix_on`; nothing that was found through a capability does (R-17).
+ */
 VIRTIO_INLINE struct virtio_pci_place virtio_pci_locate(const struct virtio_pci_layout *layout,
                                                        enum virtio_pci_struct which, bool msix_on)
 {
     static const struct virtio_pci_place none = {VIRTIO_PCI_NONE, 0, 0, 0, 0};
     struct virtio_pci_place at;
 
-    if (which > VIRTIO_PCI_STRUCT_DEVICE)
-        return none; /* not one of the four; see virtio_pci_walk_next() */
+    if (which < VIRTIO_PCI_STRUCT_COMMON || which > VIRTIO_PCI_STRUCT_DEVICE)
+        return none; /* the others can be several: see virtio_pci_walk_next() */
     at = layout->place[which];
     /* 1.x has no fallback: a structure is there or not. */
     if (at.found == VIRTIO_PCI_NONE && layout->legacy && layout->generation != VIRTIO_PCI_MODERN)
@@ -907,8 +671,90 @@ VIRTIO_INLINE struct virtio_pci_place virtio_pci_locate(const struct virtio_pci_
     return at;
 }
 
+/**
+ * Finds the shared memory region `id`. Which ids there are, virtio_pci_walk_next() tells.
+ * @param out  written only on success
+ * @return 0; VIRTIO_PCI_ERR_ABSENT: none, or in a BAR out of reach; VIRTIO_PCI_ERR_MALFORMED: not
+ *         inside its BAR, not in memory, or a second one with this id (V-SHM-01);
+ *         VIRTIO_PCI_ERR_LIST
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_find_shm(const struct virtio_pci_config *config,
+                                                       const struct virtio_pci_bar bars[6],
+                                                       uint8_t id, struct virtio_pci_shm *out)
+{
+    struct virtio_pci_shm found = {0, 0, 0, 0};
+    struct virtio_pci_capability cap;
+    struct virtio_pci_walk walk;
+    int got;
+
+    virtio_pci_walk_begin(&walk, config);
+    while ((got = virtio_pci_walk_next(&walk, &cap)) > 0) {
+        if (cap.type != VIRTIO_PCI_STRUCT_SHARED_MEMORY || cap.family != VIRTIO_PCI_MODERN ||
+            cap.id != id || virtio_pci_out_of_reach_(&cap, bars))
+            continue;
+        if (cap.fault != VIRTIO_PCI_FAULT_NONE || !virtio_pci_capability_fits(&cap, bars) ||
+            bars[cap.bar].kind != VIRTIO_PCI_BAR_MEM || found.cap != 0)
+            return VIRTIO_PCI_ERR_MALFORMED;
+        found.offset = cap.offset;
+        found.length = cap.length;
+        found.bar = cap.bar;
+        found.cap = cap.at;
+    }
+    if (got < 0)
+        return got;
+    if (found.cap == 0)
+        return VIRTIO_PCI_ERR_ABSENT;
+    *out = found;
+    return 0;
+}
+
+/**
+ * Reads a byte of vendor data, which is for debugging and reports only.
+ * @param cap     of type VIRTIO_PCI_STRUCT_VENDOR, from virtio_pci_walk_next()
+ * @param vendor  whose format the caller knows; nothing is read of another's (D-VND-01)
+ * @param offset  bytes from the start of the capability; its own data begins at 6
+ * @return the byte, or VIRTIO_PCI_ERR_VENDOR, VIRTIO_PCI_ERR_RANGE
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_vendor_read8(const struct virtio_pci_config *config,
+                                                           const struct virtio_pci_capability *cap,
+                                                           uint16_t vendor, unsigned offset)
+{
+    unsigned at = cap->at + offset;
+
+    if (cap->type != VIRTIO_PCI_STRUCT_VENDOR || cap->fault != VIRTIO_PCI_FAULT_NONE ||
+        cap->extra != vendor)
+        return VIRTIO_PCI_ERR_VENDOR;
+    if (offset >= cap->size)
+        return VIRTIO_PCI_ERR_RANGE;
+    return (int)(virtio_pci_dword_(config, at & 0xfc) >> (8 * (at & 3)) & 0xff);
+}
+
+/* Type of a transitional device id, 0x1000 plus the index; 0: none (L-PCI-01). Both directions read
+ * this table. */
+VIRTIO_INLINE uint16_t virtio_pci_transitional_type_(unsigned index)
+{
+    static const uint8_t types[] = {1, 2, 5, 3, 8, 4, 0, 0, 0, 9};
+
+    return index < sizeof(types) ? types[index] : 0;
+}
+
+/** Virtio device type of a PCI function, or 0 if it is none (L-PCI-01): modern ids are 0x1040 plus
+ *  the type; transitional ones have a type each, or else have it in the subsystem id. Revision and
+ *  subsystem vendor do not matter (D-PCI-02). */
+VIRTIO_INLINE uint16_t virtio_pci_device_type(uint16_t vendor, uint16_t device, uint16_t subsystem)
+{
+    uint16_t type;
+
+    if (vendor != VIRTIO_PCI_VENDOR_ID_ || device < 0x1000 || device > 0x107f)
+        return 0;
+    if (device >= 0x1040)
+        return (uint16_t)(device - 0x1040);
+    type = virtio_pci_transitional_type_(device - 0x1000u);
+    return type != 0 ? type : subsystem;
+}
+
 /* ---------------------------------------------------------------------------
- * 6. BARs and registers
+ * 5. BARs and registers
  * --------------------------------------------------------------------------- */
 
 VIRTIO_INLINE void virtio_pci_put_(const struct virtio_pci_config *config, unsigned offset,
@@ -917,6 +763,9 @@ VIRTIO_INLINE void virtio_pci_put_(const struct virtio_pci_config *config, unsig
     config->write32(config->ctx, (uint16_t)offset, value);
 }
 
+/** Sets and clears bits of the command register, enum virtio_pci_command_bit; the status register
+ *  in the same dword, which clears what is written as 1, is left alone.
+ *  @return 0 or VIRTIO_PCI_ERR_READ_ONLY */
 VIRTIO_INLINE int virtio_pci_command(const struct virtio_pci_config *config, uint16_t set,
                                      uint16_t clear)
 {
@@ -942,7 +791,7 @@ VIRTIO_INLINE uint32_t virtio_pci_writable_(const struct virtio_pci_config *conf
     return bits;
 }
 
-/* One BAR register, or two. Its lowest address bit that can be written is its length; the upper ones
+/* One BAR register, or two. Its length is the lowest address bit that can be written; upper ones
  * may be wired to 0. A 64-bit BAR has no place at 5, and memory types other than 32 and 64 bits are
  * reserved: nothing there (R-10). */
 VIRTIO_INLINE struct virtio_pci_bar virtio_pci_bar_size_(const struct virtio_pci_config *config,
@@ -968,6 +817,12 @@ VIRTIO_INLINE struct virtio_pci_bar virtio_pci_bar_size_(const struct virtio_pci
     return bar;
 }
 
+/**
+ * Finds kind and length of the six BARs, and what is assigned to them. Decoding is off meanwhile;
+ * afterwards all registers are as before. base is 0 in a BAR that nobody has assigned.
+ * @param bars  written only on success
+ * @return 0; VIRTIO_PCI_ERR_READ_ONLY, _NO_DEVICE, _HEADER
+ */
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_bars_size(const struct virtio_pci_config *config,
                                                         struct virtio_pci_bar bars[6])
 {
@@ -1006,11 +861,14 @@ VIRTIO_INLINE bool virtio_pci_take_room_(struct virtio_pci_bar *bar, struct virt
     return true;
 }
 
+/* A machine without I/O space does without I/O BARs (D-CAP-08). */
 VIRTIO_INLINE bool virtio_pci_place_bar_(struct virtio_pci_bar *bar,
                                          struct virtio_pci_ranges *ranges)
 {
     const uint64_t limit = (uint64_t)UINT32_MAX + 1;
 
+    if (bar->kind == VIRTIO_PCI_BAR_IO && ranges->io.end == 0)
+        bar->kind = VIRTIO_PCI_BAR_NONE;
     if (bar->kind == VIRTIO_PCI_BAR_NONE)
         return true;
     if (bar->kind == VIRTIO_PCI_BAR_IO)
@@ -1038,6 +896,12 @@ VIRTIO_INLINE bool virtio_pci_write_bar_(const struct virtio_pci_config *config,
     return !bar->wide || virtio_pci_dword_(config, reg + 4) == high;
 }
 
+/**
+ * Assigns all BARs, naturally aligned, then lets the function decode them and master the bus.
+ * @param bars    from virtio_pci_bars_size(); base is set. Without I/O space, I/O BARs become NONE
+ * @param ranges  what was taken is taken off. Neither is touched on error
+ * @return 0; VIRTIO_PCI_ERR_READ_ONLY; _ROOM: nothing was written; _REFUSED: decoding is off
+ */
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_bars_assign(const struct virtio_pci_config *config,
                                                           struct virtio_pci_bar bars[6],
                                                           struct virtio_pci_ranges *ranges)
@@ -1066,9 +930,14 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_bars_assign(const struct virtio_pc
     return virtio_pci_command(config, (uint16_t)(decode | VIRTIO_PCI_COMMAND_MASTER), 0);
 }
 
-/* Bits 31 and 30 of the first dword: enable, and a mask over all vectors. */
-VIRTIO_INLINE int virtio_pci_msix_switch_(const struct virtio_pci_config *config,
-                                          struct virtio_pci_layout *layout, uint32_t enable)
+/**
+ * Switches MSI-X, with no mask over all vectors. Program its table before switching it on; the
+ * interrupt pin is then not used. A legacy device configuration moves: locate it again (R-17, T-17).
+ * @param layout  its msix_on follows
+ * @return 0; VIRTIO_PCI_ERR_READ_ONLY, VIRTIO_PCI_ERR_ABSENT
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_msix_set_on(const struct virtio_pci_config *config,
+                                                          struct virtio_pci_layout *layout, bool on)
 {
     uint32_t header;
 
@@ -1079,27 +948,19 @@ VIRTIO_INLINE int virtio_pci_msix_switch_(const struct virtio_pci_config *config
     header = virtio_pci_dword_(config, layout->msix);
     if ((header & 0xff) != VIRTIO_PCI_ID_MSIX_)
         return VIRTIO_PCI_ERR_ABSENT; /* gone since the scan */
-    virtio_pci_put_(config, layout->msix, (header & UINT32_C(0x3fffffff)) | enable);
-    layout->msix_on = enable != 0;
+    /* Enable is bit 31, the mask is bit 30. */
+    header = (header & UINT32_C(0x3fffffff)) | (uint32_t)on << 31;
+    virtio_pci_put_(config, layout->msix, header);
+    layout->msix_on = on;
     return 0;
 }
 
-VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_msix_enable(const struct virtio_pci_config *config,
-                                                          struct virtio_pci_layout *layout)
-{
-    return virtio_pci_msix_switch_(config, layout, UINT32_C(1) << 31);
-}
-
-VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_msix_disable(const struct virtio_pci_config *config,
-                                                           struct virtio_pci_layout *layout)
-{
-    return virtio_pci_msix_switch_(config, layout, 0);
-}
-
 /* ---------------------------------------------------------------------------
- * 7. Images
+ * 6. Images
  * --------------------------------------------------------------------------- */
 
+/** A dword of 256 bytes at `image`, on any CPU; has the form of virtio_pci_read32_fn, so that dumps
+ *  and images can be walked. */
 VIRTIO_INLINE uint32_t virtio_pci_image_read32(void *image, uint16_t offset)
 {
     const uint8_t *byte = (const uint8_t *)image + offset;
@@ -1113,36 +974,33 @@ VIRTIO_INLINE void virtio_pci_image_put_(uint8_t *image, unsigned offset, uint32
         image[offset + i] = (uint8_t)(value >> (8 * i));
 }
 
-/* PCI device id; 0: there is none. */
+/* PCI device id; 0: there is none, or what goes with it is not allowed. */
 VIRTIO_INLINE uint32_t virtio_pci_device_id_(const struct virtio_pci_identity *identity)
 {
+    unsigned index = 0;
+
     if (identity->type == 0 || identity->type > 0x3f)
         return 0;
-    if (!identity->transitional)
-        return 0x1040u + identity->type;
-    for (unsigned index = 0; index < 0x40; index++) {
-        if (virtio_pci_transitional_type_(index) == identity->type)
-            return 0x1000u + index;
-    }
-    return 0;
+    if (!identity->transitional) /* V-PCI-01 */
+        return identity->revision >= 1 && identity->subsystem >= 0x40 ? 0x1040u + identity->type : 0;
+    if (identity->revision != 0 || identity->subsystem != identity->type) /* V-PCI-02 */
+        return 0;
+    while (index < 0x40 && virtio_pci_transitional_type_(index) != identity->type)
+        index++;
+    return index < 0x40 ? 0x1000 + index : 0;
 }
 
-/* V-PCI-01 and V-PCI-02. */
-VIRTIO_INLINE bool virtio_pci_identity_ok_(const struct virtio_pci_identity *identity)
-{
-    if (identity->class_code > 0xffffff || identity->interrupt_pin > 4)
-        return false;
-    if (identity->transitional)
-        return identity->revision == 0 && identity->subsystem == identity->type;
-    return identity->revision >= 1 && identity->subsystem >= 0x40;
-}
-
+/**
+ * Writes the 64 bytes of a type 0 header. BARs, command and status are 0, there is no list.
+ * @return 0; VIRTIO_PCI_ERR_FIELD, and nothing is written: no such type (or it has no transitional
+ *         id), or values that V-PCI-01 or V-PCI-02 forbid
+ */
 VIRTIO_NODISCARD VIRTIO_INLINE int
 virtio_pci_image_header(uint8_t image[256], const struct virtio_pci_identity *identity)
 {
     uint32_t device = virtio_pci_device_id_(identity);
 
-    if (device == 0 || !virtio_pci_identity_ok_(identity))
+    if (device == 0 || identity->class_code > 0xffffff || identity->interrupt_pin > 4)
         return VIRTIO_PCI_ERR_FIELD;
     for (unsigned i = 0; i < VIRTIO_PCI_CAPS_FIRST_; i += 4)
         virtio_pci_image_put_(image, i, 0);
@@ -1172,42 +1030,33 @@ VIRTIO_INLINE void virtio_pci_encode_(const struct virtio_pci_capability *cap,
         dword[1] = cap->extra;
 }
 
-/* What decodes to something else than was given cannot be said: lengths above 24 bits, offsets that
- * would be masked, ids in the RFC's family. */
-VIRTIO_INLINE bool virtio_pci_same_(const struct virtio_pci_capability *a,
-                                    const struct virtio_pci_capability *b)
-{
-    return a->family == b->family && a->bar == b->bar && a->id == b->id && a->extra == b->extra &&
-           a->offset == b->offset && a->length == b->length;
-}
-
-/* A driver looks for the notify address of each queue at a multiple of this (V-NTF-01). */
-VIRTIO_INLINE bool virtio_pci_multiplier_ok_(uint32_t multiplier)
-{
-    return multiplier != 1 && (multiplier & (multiplier - 1)) == 0;
-}
-
-/* Makes sure that a capability can be written, and at a place in its BAR where it may be. */
+/* Makes sure that a capability can be written, and points where it may. What would be decoded to
+ * something else than was given cannot be said: RFC lengths above 24 bits, offsets that would be
+ * masked, an id in the RFC's family. */
 VIRTIO_INLINE bool virtio_pci_cap_ok_(const struct virtio_pci_capability *cap,
                                       const struct virtio_pci_bar bars[6])
 {
+    bool single = cap->type == VIRTIO_PCI_STRUCT_NOTIFY || cap->type == VIRTIO_PCI_STRUCT_ISR;
     uint32_t dword[VIRTIO_PCI_CAP_DWORDS_];
     struct virtio_pci_capability back;
 
     virtio_pci_encode_(cap, dword);
     back = virtio_pci_decode_(cap->at, dword);
-    if (back.fault != VIRTIO_PCI_FAULT_NONE || !virtio_pci_same_(&back, cap))
+    if (back.fault != VIRTIO_PCI_FAULT_NONE || back.family != cap->family ||
+        back.bar != cap->bar || back.id != cap->id || back.extra != cap->extra ||
+        back.offset != cap->offset || back.length != cap->length)
         return false;
-    if (cap->type == VIRTIO_PCI_STRUCT_NOTIFY && !virtio_pci_multiplier_ok_(cap->extra))
-        return false;
-    if (virtio_pci_has_place_(cap) && !virtio_pci_capability_fits(cap, bars))
+    if (!virtio_pci_in_bar_(cap->type))
+        return true;
+    if (!virtio_pci_capability_fits(cap, bars))
         return false;
     if (cap->type == VIRTIO_PCI_STRUCT_SHARED_MEMORY)
         return bars[cap->bar].kind == VIRTIO_PCI_BAR_MEM;
-    /* In the legacy window the header's tail would lie over the device's configuration, and that
-     * over a longer header (R-21); the single registers may be there (R-22). */
-    return cap->type == VIRTIO_PCI_STRUCT_NOTIFY || cap->type == VIRTIO_PCI_STRUCT_ISR ||
-           cap->family != VIRTIO_PCI_RFC2011 || cap->bar != 0 ||
+    if (single) /* the multiplier is 0 or an even power of 2 (V-NTF-01) */
+        return cap->extra != 1 && (cap->extra & (cap->extra - 1)) == 0;
+    /* In the legacy window a longer header would lie over the device's configuration (R-21). Only
+     * the single registers may be there (R-22). */
+    return cap->family != VIRTIO_PCI_RFC2011 || cap->bar != 0 ||
            bars[0].kind != VIRTIO_PCI_BAR_IO || cap->offset >= VIRTIO_PCI_LEGACY_HEADER_MSIX_;
 }
 
@@ -1239,7 +1088,7 @@ VIRTIO_INLINE struct virtio_pci_capability virtio_pci_at_(struct virtio_pci_capa
 {
     cap.at = (uint8_t)at;
     if (cap.size == 0)
-        cap.size = (uint8_t)virtio_pci_needed_(cap.family, cap.type);
+        cap.size = virtio_pci_rule_of_(cap.family, cap.type).size;
     return cap;
 }
 
@@ -1278,22 +1127,28 @@ VIRTIO_INLINE int virtio_pci_caps_tail_(const uint8_t image[256], unsigned first
     return (int)link;
 }
 
-VIRTIO_INLINE void virtio_pci_image_capability_(uint8_t *image,
-                                                const struct virtio_pci_capability *cap)
-{
-    uint32_t dword[VIRTIO_PCI_CAP_DWORDS_];
-
-    virtio_pci_encode_(cap, dword);
-    for (unsigned i = 0; i < (cap->size + 3u) / 4; i++)
-        virtio_pci_image_put_(image, cap->at + 4 * i, i < VIRTIO_PCI_CAP_DWORDS_ ? dword[i] : 0);
-}
-
+/**
+ * Writes capabilities behind those already in the list, in the order given: best first (V-CAP-02).
+ *
+ * Each must be one that virtio_pci_walk_next() would return without fault, within its BAR. All
+ * structures of a generation go into one call: 1.x needs COMMON, NOTIFY, ISR and PCI_CFG (V-CAP-03;
+ * DEVICE is up to the type), the RFC a legacy BAR0 for what is left out (R-19). A device offering
+ * NOTIFICATION_DATA aligns NOTIFY and its multiplier to 4 itself. The data of vendor capabilities,
+ * and whatever else makes `size` larger than needed, is 0 and the caller's to fill in.
+ *
+ * @param at     where the first one goes: a multiple of 4, from 0x40 on
+ * @param caps   `size` may be 0: as small as possible. size and at are set; fault is not looked at
+ * @param bars   kind and length as the device will show them
+ * @return first free offset, up to 256; VIRTIO_PCI_ERR_FIELD, _ROOM (too long, or over another
+ *         capability), _INCOMPLETE, _LIST. Nothing is written on error.
+ */
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_image_caps(uint8_t image[256], unsigned at,
                                                          struct virtio_pci_capability *caps,
                                                          unsigned count,
                                                          const struct virtio_pci_bar bars[6])
 {
     int end = virtio_pci_caps_end_(at, caps, count, bars), link, err;
+    uint32_t dword[VIRTIO_PCI_CAP_DWORDS_];
 
     if (end < 0)
         return end;
@@ -1306,7 +1161,9 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_image_caps(uint8_t image[256], uns
         return link;
     for (unsigned i = 0; i < count; i++) {
         caps[i] = virtio_pci_at_(caps[i], at);
-        virtio_pci_image_capability_(image, &caps[i]);
+        virtio_pci_encode_(&caps[i], dword);
+        for (unsigned n = 0; n < (caps[i].size + 3u) / 4; n++)
+            virtio_pci_image_put_(image, at + 4 * n, n < VIRTIO_PCI_CAP_DWORDS_ ? dword[n] : 0);
         image[link] = (uint8_t)at;
         image[VIRTIO_PCI_REG_COMMAND_ + 2] |= VIRTIO_PCI_STATUS_LIST_;
         link = (int)at + 1;
@@ -1315,6 +1172,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_image_caps(uint8_t image[256], uns
     return end;
 }
 
+/** Text of an error of this file, or NULL if `err` is none of them. */
 VIRTIO_INLINE const char *virtio_pci_err_name(int err)
 {
     switch (err) {
@@ -1334,6 +1192,7 @@ VIRTIO_INLINE const char *virtio_pci_err_name(int err)
     }
 }
 
+/** Text of an enum virtio_pci_fault. */
 VIRTIO_INLINE const char *virtio_pci_fault_name(unsigned fault)
 {
     switch (fault) {

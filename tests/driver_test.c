@@ -491,8 +491,8 @@ static void write_config_space(void)
 static int take_pci(void)
 {
     struct virtio_pci_config config = {config_read32, NULL, NULL};
-    struct virtio_pci_bar bars[6] = {{0xc000, 64, VIRTIO_PCI_BAR_IO},
-                                     {0xe0000000, 0x4000, VIRTIO_PCI_BAR_MEM}};
+    struct virtio_pci_bar bars[6] = {{0xc000, 64, VIRTIO_PCI_BAR_IO, 0},
+                                     {0xe0000000, 0x4000, VIRTIO_PCI_BAR_MEM, 0}};
 
     if (paper.layout == MODERN)
         paper.caps = 0x1e;

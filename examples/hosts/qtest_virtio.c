@@ -92,7 +92,7 @@ static int find_pci(struct qtest_virtio *host, uint16_t type)
         return VIRTIO_ERR_GONE;
     err = virtio_pci_scan(&layout, &config, bars, 0);
     if (err == 0 && host->options.msix && layout.msix != 0)
-        err = virtio_pci_msix_enable(&config, &layout);
+        err = virtio_pci_msix_set_on(&config, &layout, true);
     if (err != 0)
         return err;
     printf("  found      PCI function %04x:%04x, MSI-X %s\n", id & 0xffff, id >> 16,
