@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT-0
 /**
  * @file virtio.h
- * @brief Register access, transports and the device life cycle, driver side.
+ * @brief Register access, transports, the device life cycle; registers of an emulated device.
  *
  * This file finds nothing and allocates nothing: the caller maps registers and memory, this file
  * knows what they mean. It follows VIRTIO 1.0 to 1.4, legacy and the 2011 RFC "flexible
@@ -35,6 +35,11 @@
  *     10. Transport: PCI modern
  *     11. Transport: PCI legacy and RFC-2011
  *     12. Transport: virtio-mmio
+ *     13. Device-side types
+ *     14. Device state
+ *     15. Device-side registers
+ *     16. Device-side views
+ *     17. Device-side PCI function
  */
 #ifndef VIRTIO_CORE_H
 #define VIRTIO_CORE_H
@@ -368,7 +373,8 @@ enum virtio_err {
     VIRTIO_ERR_NEEDS_RESET = -79, /**< the device failed while it was waited for */
     VIRTIO_ERR_VECTOR = -80,     /**< the device has no such vector, or none at all */
     VIRTIO_ERR_NO_SUSPEND = -81, /**< SUSPEND not negotiated, or the device is not running */
-    VIRTIO_ERR_NO_REGION = -82   /**< the device has no shared memory region of this id */
+    VIRTIO_ERR_NO_REGION = -82,  /**< the device has no shared memory region of this id */
+    VIRTIO_ERR_DEV_STATE = -90 /**< saved registers that this emulated device cannot have */
 };
 
 /** Text of any error of the three headers; never NULL. Any context. */
@@ -400,6 +406,7 @@ VIRTIO_INLINE const char *virtio_err_name(int err)
     case VIRTIO_ERR_VECTOR: return "device did not take the interrupt vector";
     case VIRTIO_ERR_NO_SUSPEND: return "device cannot be suspended now";
     case VIRTIO_ERR_NO_REGION: return "device has no such shared memory region";
+    case VIRTIO_ERR_DEV_STATE: return "saved registers do not fit the emulated device";
     default: break;
     }
     name = virtq_err_name(err);
@@ -2039,5 +2046,1494 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_mmio(struct virtio_drv *drv,
 }
 /** @} */
 #endif /* VIRTIO_HAVE_DRIVER */
+
+#if VIRTIO_HAVE_DEVICE
+/* ---------------------------------------------------------------------------
+ * 13. Device-side types
+ * --------------------------------------------------------------------------- */
+/**
+ * @defgroup virtio_dev Device side
+ * The registers of an emulated device: one state, and every layout in which a driver may see it. A
+ * VMM forwards each trapped access; what the driver asked for comes back through struct
+ * virtio_dev_ops. Serialise all calls on one device.
+ *
+ *     static const struct virtio_dev_ops ops = {my_map, my_kick, my_line, ...}; // or NULL
+ *     dev.ops = &ops; dev.queue = queues; dev.queue_count = 2; ...              // the upper part
+ *     virtio_dev_init(&dev);
+ *     virtio_dev_write(&dev, VIRTIO_VIEW_MMIO, offset, width, value);           // trapped store
+ *     value = virtio_dev_read(&dev, VIRTIO_VIEW_MMIO, offset, width);           // trapped load
+ *     ring = virtio_dev_ring(&dev, queue);                // in my_kick: NULL unless it may be used
+ *     while (virtq_device_pop(ring, &chain) > 0) ...      // serve, push, flush
+ *     if (virtq_device_irq_due(ring))
+ *         virtio_dev_interrupt(&dev, queue);              // line, or MSI-X vector
+ *
+ * A PCI function is struct virtio_dev_pci on top, which knows configuration space and which view
+ * lies where in which BAR.
+ *
+ * What an access reaches depends on nothing but view, offset and width: a register if both are those
+ * of the register (a kick of PCI 1.x: 2 or 4 bytes), a device configuration (or configuration space)
+ * at any offset with 1, 2 or 4 bytes. 8 bytes are two accesses of 4, low half first. All else reads
+ * 0 and ignores writes; so do registers that can only be written, or read, and what is past the end
+ * of a configuration.
+ * @{
+ */
+
+/** Layouts of registers; the offset of an access counts from the start of the view. */
+enum virtio_view {
+    VIRTIO_VIEW_COMMON,     /**< PCI common configuration, virtio_dev_common_length() bytes */
+    VIRTIO_VIEW_NOTIFY,     /**< PCI notification structure */
+    VIRTIO_VIEW_ISR,        /**< PCI ISR byte, 1.x and RFC */
+    VIRTIO_VIEW_CONFIG,     /**< PCI device configuration, little-endian */
+    VIRTIO_VIEW_LEGACY,     /**< legacy PCI: BAR0 */
+    VIRTIO_VIEW_RFC_HEADER, /**< 2011 RFC: virtio header, VIRTIO_RFC_LENGTH bytes */
+    VIRTIO_VIEW_RFC_NOTIFY, /**< 2011 RFC: queue notify, 2 bytes */
+    VIRTIO_VIEW_RFC_CONFIG, /**< 2011 RFC: device header, in guest byte order */
+    VIRTIO_VIEW_MMIO,       /**< virtio-mmio version 2 */
+    VIRTIO_VIEW_MMIO_V1     /**< virtio-mmio version 1 (legacy) */
+};
+
+/** What a device is asked to bring to rest. */
+enum virtio_stop {
+    VIRTIO_STOP_QUEUE,   /**< one queue: RING_RESET, QueueReady 0 or QueuePFN 0 */
+    VIRTIO_STOP_SUSPEND, /**< all queues: finish what is in flight, take nothing new (V-SUS-05) */
+    VIRTIO_STOP_RESET    /**< all queues: the driver will take its memory back */
+};
+
+/** Callbacks; NULL where there is no interest. Only `line` and `msix` must not call back into the
+ *  device. */
+struct virtio_dev_ops {
+    /** Where this CPU reaches `len` bytes of guest memory at `addr`, or NULL. The sum does not
+     *  wrap. Called when a queue starts, and for indirect tables. */
+    void *(*map)(void *ctx, uint64_t addr, uint32_t len);
+    /** The queue was kicked and may be served. */
+    void (*kick)(void *ctx, uint16_t queue);
+    /** The interrupt line (INTx, mmio) changed. */
+    void (*line)(void *ctx, bool level);
+    /** Send this MSI-X message (or set its pending bit). */
+    void (*msix)(void *ctx, uint16_t vector);
+    /** May the device run with this set? It holds nothing that was not offered. NULL: yes. */
+    bool (*features)(void *ctx, const struct virtio_features *accepted);
+    /** The device status changed. When DRIVER_OK appears all queues that are ready become live:
+     *  look at them, buffers may have been there before any kick. */
+    void (*status)(void *ctx, uint8_t old, uint8_t now);
+    /** A queue was set up; virtio_dev_queue::ring is at its start. */
+    void (*queue_ready)(void *ctx, uint16_t queue);
+    /** Stop. True: it is done, false: virtio_dev_stopped() will say so; until then the driver sees
+     *  the operation going on. NULL: there is never anything in flight. */
+    bool (*stop)(void *ctx, enum virtio_stop what, uint16_t queue);
+    /** The driver writes 1 to 4 bytes of device configuration, in place and in bounds; what the
+     *  device accepts it stores in its configuration itself. `legacy`: guest byte order. NULL:
+     *  read-only. */
+    void (*config_write)(void *ctx, bool legacy, uint32_t offset, const uint8_t *bytes,
+                         uint32_t len);
+};
+
+/** State of one queue's registers, plain numbers. */
+struct virtio_dev_queue_regs {
+    uint64_t address[3]; /**< descriptor, driver, device area */
+    uint32_t page;       /**< legacy: QueuePFN */
+    uint32_t align;      /**< mmio version 1: QueueAlign; 0 if unset or refused */
+    uint16_t size;       /**< as written; VIRTIO_DEV_SIZE_DEFAULT: never, 0: refused */
+    uint16_t vector;     /**< MSI-X, or VIRTIO_VECTOR_NONE */
+    uint8_t state;       /**< enum virtio_dev_queue_state */
+    bool irq_pending;    /**< interrupt owed when the device resumes */
+};
+enum { VIRTIO_DEV_SIZE_DEFAULT = 0xffff };
+
+/** Life of a queue. */
+enum virtio_dev_queue_state {
+    VIRTIO_DEV_QUEUE_OFF,
+    VIRTIO_DEV_QUEUE_ON,
+    VIRTIO_DEV_QUEUE_STOPPING, /**< its parameters stay */
+    VIRTIO_DEV_QUEUE_RESETTING /**< RING_RESET: its parameters go */
+};
+
+/** One queue of a device. The caller sets `max`; the rest is set up by virtio_dev_init(). */
+struct virtio_dev_queue {
+    uint16_t max; /**< largest size, 1 to 32768, 0 if there is no such queue. Where it is no power
+                       of two, split rings get the next smaller one. */
+    uint16_t notify_data; /**< what NOTIF_CONFIG_DATA hands out: the index, unless changed after
+                               virtio_dev_init(); unique among the queues */
+    struct virtio_dev_queue_regs reg; /**< read only */
+    struct virtq_device ring; /**< set up unless reg.state is OFF; use virtio_dev_ring() */
+};
+
+/** A shared memory region. */
+struct virtio_dev_shm {
+    uint8_t id;
+    uint64_t base; /**< guest-physical address */
+    uint64_t length;
+};
+
+/** State of a device's registers, plain numbers. */
+struct virtio_dev_regs {
+    struct virtio_features accepted; /**< what the driver wrote; settled by FEATURES_OK */
+    uint32_t feature_select[2];      /**< offered, accepted */
+    uint32_t page_size;              /**< mmio version 1: GuestPageSize; 0 if unset or refused */
+    uint32_t shm_select;
+    uint16_t queue_select;
+    uint16_t config_vector; /**< MSI-X, or VIRTIO_VECTOR_NONE */
+    uint8_t status;         /**< enum virtio_status */
+    uint8_t isr;            /**< enum virtio_irq */
+    uint8_t generation;
+    bool config_dirty;   /**< changed since the generation was last read */
+    bool config_pending; /**< configuration interrupt owed at DRIVER_OK or on resume */
+    bool resetting;      /**< VIRTIO_STOP_RESET going on */
+    bool suspending;     /**< VIRTIO_STOP_SUSPEND going on */
+};
+
+/** An emulated device. Set the upper part, zero the rest, call virtio_dev_init(); do not move. */
+struct virtio_dev {
+    const struct virtio_dev_ops *ops; /**< not NULL; kept, as all that is pointed to here */
+    void *ctx;                      /**< handed to ops */
+    uint32_t device_type;           /**< virtio device id */
+    uint32_t vendor_id;             /**< virtio-mmio */
+    struct virtio_features offered; /**< each view leaves out what has no meaning in it; VERSION_1
+                                         is added by the modern ones */
+    struct virtio_dev_queue *queue; /**< array of queue_count */
+    uint16_t queue_count;           /**< at most 65535 */
+    uint16_t admin_count;           /**< the last ones of them are administration queues */
+    const uint8_t *config;          /**< device configuration, little-endian; NULL if none */
+    const uint8_t *config_legacy;   /**< the same in guest byte order, NULL: as `config` */
+    uint32_t config_length;         /**< bytes */
+    const struct virtio_dev_shm *shm; /**< array of shm_count; virtio-mmio */
+    uint16_t shm_count;
+    uint16_t msix_vectors;      /**< MSI-X table size; 0: no MSI-X. virtio_dev_pci_init() sets it */
+    uint32_t notify_multiplier; /**< PCI: bytes between two queues' kicks; 0: one for all */
+    bool big_endian;            /**< guest byte order, for a legacy driver; known out of band */
+
+    struct virtio_dev_regs reg; /**< read only */
+    bool msix_on;               /**< PCI: MSI-X enabled; see virtio_dev_irq_mode() */
+    bool intx_off;              /**< PCI: Interrupt Disable of the command register */
+    bool line;                  /**< as last reported */
+};
+
+/* ---------------------------------------------------------------------------
+ * 14. Device state
+ * --------------------------------------------------------------------------- */
+
+VIRTIO_INLINE bool virtio_dev_has_(const struct virtio_dev *dev, unsigned bit)
+{
+    return virtio_features_has(&dev->reg.accepted, bit);
+}
+
+/* Queue `index` as far as the driver may know of it: administration queues need ADMIN_VQ. */
+VIRTIO_INLINE struct virtio_dev_queue *virtio_dev_queue_(const struct virtio_dev *dev,
+                                                         uint32_t index)
+{
+    uint32_t count = dev->queue_count;
+
+    if (!virtio_dev_has_(dev, VIRTIO_FEATURE_ADMIN_VQ))
+        count -= dev->admin_count;
+    return index < count && dev->queue[index].max != 0 ? &dev->queue[index] : NULL;
+}
+
+/* Largest size in the ring format at hand (V-COM-05). */
+VIRTIO_INLINE uint16_t virtio_dev_queue_max_(const struct virtio_dev *dev,
+                                             const struct virtio_dev_queue *q)
+{
+    uint32_t max = q->max, rest;
+
+    if (virtio_dev_has_(dev, VIRTIO_FEATURE_RING_PACKED))
+        return q->max;
+    while ((rest = max & (max - 1)) != 0)
+        max = rest;
+    return (uint16_t)max;
+}
+VIRTIO_INLINE uint16_t virtio_dev_queue_size_(const struct virtio_dev *dev,
+                                              const struct virtio_dev_queue *q)
+{
+    return q->reg.size == VIRTIO_DEV_SIZE_DEFAULT ? virtio_dev_queue_max_(dev, q) : q->reg.size;
+}
+
+VIRTIO_INLINE void virtio_dev_queue_forget_(struct virtio_dev_queue *q)
+{
+    q->reg.address[0] = q->reg.address[1] = q->reg.address[2] = 0;
+    q->reg.page = 0;
+}
+VIRTIO_INLINE void virtio_dev_queue_default_(struct virtio_dev_queue *q)
+{
+    virtio_dev_queue_forget_(q);
+    q->reg.align = 0;
+    q->reg.size = VIRTIO_DEV_SIZE_DEFAULT;
+    q->reg.vector = VIRTIO_VECTOR_NONE;
+    q->reg.state = VIRTIO_DEV_QUEUE_OFF;
+    q->reg.irq_pending = false;
+}
+
+/* Tells the line if it changed: any cause, unless MSI-X or the command register keep it low. */
+VIRTIO_INLINE void virtio_dev_line_(struct virtio_dev *dev)
+{
+    bool level = dev->reg.isr != 0 && !dev->msix_on && !dev->intx_off;
+
+    if (level == dev->line)
+        return;
+    dev->line = level;
+    if (dev->ops->line != NULL)
+        dev->ops->line(dev->ctx, level);
+}
+
+/* The state after a reset (V-RESET-01, V-RESET-03, V-RESET-04); the generation only ever grows. */
+VIRTIO_INLINE void virtio_dev_clear_(struct virtio_dev *dev)
+{
+    struct virtio_dev_regs *reg = &dev->reg;
+
+    for (unsigned word = 0; word < 4; word++)
+        reg->accepted.word[word] = 0;
+    reg->feature_select[0] = reg->feature_select[1] = 0;
+    reg->page_size = reg->shm_select = 0;
+    reg->queue_select = 0;
+    reg->config_vector = VIRTIO_VECTOR_NONE;
+    reg->status = reg->isr = 0;
+    reg->config_pending = reg->resetting = reg->suspending = false;
+    for (uint32_t i = 0; i < dev->queue_count; i++)
+        virtio_dev_queue_default_(&dev->queue[i]);
+    virtio_dev_line_(dev);
+}
+
+/** Power on: all registers as after a reset; calls nothing. */
+VIRTIO_INLINE void virtio_dev_init(struct virtio_dev *dev)
+{
+    VIRTIO_ASSERT(dev->admin_count <= dev->queue_count);
+    dev->reg.generation = 0;
+    dev->reg.config_dirty = false;
+    dev->reg.isr = 0;
+    dev->msix_on = dev->intx_off = dev->line = false;
+    for (uint32_t i = 0; i < dev->queue_count; i++) {
+        VIRTIO_ASSERT(dev->queue[i].max <= VIRTQ_MAX_SIZE);
+        dev->queue[i].notify_data = (uint16_t)i;
+    }
+    virtio_dev_clear_(dev);
+}
+
+/* An interrupt for one cause. The configuration bit is set with MSI-X as well (V-ISR-01, V-ISR-02,
+ * V-MSX-04). */
+VIRTIO_INLINE void virtio_dev_raise_(struct virtio_dev *dev, uint8_t cause, uint16_t vector)
+{
+    if (!dev->msix_on || cause == VIRTIO_IRQ_CONFIG)
+        dev->reg.isr |= cause;
+    virtio_dev_line_(dev);
+    if (dev->msix_on && vector != VIRTIO_VECTOR_NONE && dev->ops->msix != NULL)
+        dev->ops->msix(dev->ctx, vector);
+}
+
+/**
+ * A used buffer notification: call it when virtq_device_irq_due() says so. Nothing happens for a
+ * queue that is off or a device in reset; a suspended device sends it when it resumes.
+ * V-STATUS-01, V-RESET-02, V-ISR-02, V-MSX-04, V-RR-01, V-SUS-02.
+ */
+VIRTIO_INLINE void virtio_dev_interrupt(struct virtio_dev *dev, uint16_t queue)
+{
+    struct virtio_dev_queue *q = virtio_dev_queue_(dev, queue);
+
+    if (q == NULL || q->reg.state == VIRTIO_DEV_QUEUE_OFF || dev->reg.resetting)
+        return;
+    if (dev->reg.status & VIRTIO_STATUS_SUSPEND)
+        q->reg.irq_pending = true;
+    else if ((dev->reg.status & VIRTIO_STATUS_DRIVER_OK) || q->reg.page != 0)
+        virtio_dev_raise_(dev, VIRTIO_IRQ_QUEUE, q->reg.vector);
+}
+
+/**
+ * A configuration change notification; call it after a change of the device configuration that the
+ * driver did not make. It is kept back until DRIVER_OK, or until a suspended device resumes.
+ * V-CFG-01, V-CFG-03, V-CFG-04, V-SUS-03.
+ */
+VIRTIO_INLINE void virtio_dev_config_changed(struct virtio_dev *dev)
+{
+    dev->reg.config_dirty = true;
+    if (dev->reg.resetting || dev->reg.status == 0)
+        return;
+    if (dev->reg.status & VIRTIO_STATUS_DRIVER_OK)
+        virtio_dev_raise_(dev, VIRTIO_IRQ_CONFIG, dev->reg.config_vector);
+    else
+        dev->reg.config_pending = true;
+}
+
+/** Gives up until the driver resets the device: no queue is live any more. Also the answer to a
+ *  broken queue (virtq_device_error()) and to a suspend or resume that fails. V-STATUS-02,
+ *  V-STATUS-03, V-SUS-04. */
+VIRTIO_INLINE void virtio_dev_needs_reset(struct virtio_dev *dev)
+{
+    uint8_t old = dev->reg.status;
+
+    if (old & VIRTIO_STATUS_NEEDS_RESET)
+        return;
+    dev->reg.status = old | VIRTIO_STATUS_NEEDS_RESET;
+    if (dev->reg.resetting)
+        return;
+    if (old & VIRTIO_STATUS_DRIVER_OK)
+        virtio_dev_raise_(dev, VIRTIO_IRQ_CONFIG, dev->reg.config_vector);
+    else if (old & VIRTIO_STATUS_SUSPEND)
+        dev->reg.config_pending = true;
+    if (dev->ops->status != NULL)
+        dev->ops->status(dev->ctx, old, dev->reg.status);
+}
+
+/**
+ * The ring of a queue that may be served now, or NULL. It may not before DRIVER_OK (but for a
+ * legacy driver), after virtio_dev_needs_reset(), and while the queue or the device is stopped or
+ * about to be. Buffers in flight at that moment are completed with virtio_dev_queue::ring itself, until the
+ * stop is over. V-STATUS-01, V-LEG-02, V-MMIO-04, V-RR-01, V-SUS-02.
+ */
+VIRTIO_INLINE struct virtq_device *virtio_dev_ring(struct virtio_dev *dev, uint16_t queue)
+{
+    struct virtio_dev_queue *q = virtio_dev_queue_(dev, queue);
+
+    if (q == NULL || q->reg.state != VIRTIO_DEV_QUEUE_ON || dev->reg.resetting ||
+        dev->reg.suspending ||
+        (dev->reg.status & (VIRTIO_STATUS_NEEDS_RESET | VIRTIO_STATUS_SUSPEND)))
+        return NULL;
+    return (dev->reg.status & VIRTIO_STATUS_DRIVER_OK) || q->reg.page != 0 ? &q->ring : NULL;
+}
+
+/** How interrupts leave a PCI function: MSI-X Enable of its MSI-X capability, Interrupt Disable of
+ *  its command register. virtio_dev_pci_write() calls it. L-PLEG-05: moves the legacy device
+ *  configuration. */
+VIRTIO_INLINE void virtio_dev_irq_mode(struct virtio_dev *dev, bool msix_on, bool intx_off)
+{
+    dev->msix_on = msix_on && dev->msix_vectors != 0;
+    dev->intx_off = intx_off;
+    virtio_dev_line_(dev);
+}
+
+/* ----- stopping: asked for by the driver, finished now or by virtio_dev_stopped() ----- */
+
+VIRTIO_INLINE void virtio_dev_reset_end_(struct virtio_dev *dev)
+{
+    uint8_t old = dev->reg.status;
+
+    virtio_dev_clear_(dev);
+    if (old != 0 && dev->ops->status != NULL)
+        dev->ops->status(dev->ctx, old, 0);
+}
+
+/* DRIVER_OK gives way to SUSPEND, both at once (V-SUS-05). */
+VIRTIO_INLINE void virtio_dev_suspend_end_(struct virtio_dev *dev)
+{
+    uint8_t old = dev->reg.status;
+
+    dev->reg.suspending = false;
+    dev->reg.status = (uint8_t)((old & ~VIRTIO_STATUS_DRIVER_OK) | VIRTIO_STATUS_SUSPEND);
+    if (dev->ops->status != NULL)
+        dev->ops->status(dev->ctx, old, dev->reg.status);
+}
+
+VIRTIO_INLINE void virtio_dev_queue_end_(struct virtio_dev_queue *q)
+{
+    if (q->reg.state == VIRTIO_DEV_QUEUE_RESETTING) {
+        virtio_dev_queue_default_(q);
+        return;
+    }
+    q->reg.state = VIRTIO_DEV_QUEUE_OFF;
+    q->reg.irq_pending = false;
+    if (q->reg.page != 0)
+        virtio_dev_queue_forget_(q);
+}
+
+/** What virtio_dev_ops::stop had to put off is done; ignored if it is not, or no more, going on.
+ *  @param queue  with VIRTIO_STOP_QUEUE
+ *  V-COM-03, V-RR-02, V-SUS-05. */
+VIRTIO_INLINE void virtio_dev_stopped(struct virtio_dev *dev, enum virtio_stop what, uint16_t queue)
+{
+    struct virtio_dev_queue *q = virtio_dev_queue_(dev, queue);
+
+    if (what == VIRTIO_STOP_RESET && dev->reg.resetting)
+        virtio_dev_reset_end_(dev);
+    else if (what == VIRTIO_STOP_SUSPEND && dev->reg.suspending && !dev->reg.resetting)
+        virtio_dev_suspend_end_(dev);
+    else if (what == VIRTIO_STOP_QUEUE && q != NULL && q->reg.state > VIRTIO_DEV_QUEUE_ON)
+        virtio_dev_queue_end_(q);
+}
+
+VIRTIO_INLINE void virtio_dev_stop_(struct virtio_dev *dev, enum virtio_stop what, uint16_t queue)
+{
+    if (dev->ops->stop == NULL || dev->ops->stop(dev->ctx, what, queue))
+        virtio_dev_stopped(dev, what, queue);
+}
+
+/** Resets the device, as the driver does by writing 0 to the status; for a reset of the machine.
+ *  What is in flight may make it end later: until then the status does not read 0. V-COM-03. */
+VIRTIO_INLINE void virtio_dev_reset(struct virtio_dev *dev)
+{
+    if (dev->reg.resetting)
+        return;
+    dev->reg.resetting = true;
+    virtio_dev_stop_(dev, VIRTIO_STOP_RESET, 0);
+}
+
+VIRTIO_INLINE void virtio_dev_suspend_(struct virtio_dev *dev)
+{
+    if (dev->reg.suspending || !(dev->reg.status & VIRTIO_STATUS_DRIVER_OK) ||
+        !virtio_dev_has_(dev, VIRTIO_FEATURE_SUSPEND))
+        return; /* V-SUS-01 */
+    dev->reg.suspending = true;
+    virtio_dev_stop_(dev, VIRTIO_STOP_SUSPEND, 0);
+}
+
+VIRTIO_INLINE void virtio_dev_queue_stop_(struct virtio_dev *dev, uint16_t index,
+                                          enum virtio_dev_queue_state how)
+{
+    if (dev->queue[index].reg.state != VIRTIO_DEV_QUEUE_ON)
+        return;
+    dev->queue[index].reg.state = (uint8_t)how;
+    virtio_dev_stop_(dev, VIRTIO_STOP_QUEUE, index);
+}
+
+/* ----- starting ----- */
+
+VIRTIO_INLINE void *virtio_dev_map_(const struct virtio_dev *dev, uint64_t addr, uint32_t len)
+{
+    if (dev->ops->map == NULL || addr + len < addr)
+        return NULL;
+    return dev->ops->map(dev->ctx, addr, len);
+}
+VIRTIO_INLINE const void *virtio_dev_map_table_(void *dev, uint64_t addr, uint32_t len)
+{
+    return virtio_dev_map_((const struct virtio_dev *)dev, addr, len);
+}
+
+/* Ring flags of a queue: under PFN registers only the legacy features count. */
+VIRTIO_INLINE uint16_t virtio_dev_ring_flags_(const struct virtio_dev *dev,
+                                              const struct virtio_dev_queue *q)
+{
+    struct virtio_features set = dev->reg.accepted;
+    uint16_t flags;
+
+    if (q->reg.page != 0)
+        set.word[1] = set.word[2] = set.word[3] = 0;
+    flags = virtio_features_ring_flags(&set);
+    if ((flags & VIRTQ_LEGACY) && dev->big_endian != (VIRTIO_BIG_ENDIAN != 0))
+        flags |= VIRTQ_FOREIGN_ENDIAN; /* L-LEG-05 */
+    return flags;
+}
+
+/* Sets the ring up if its memory is memory and its size is a size. */
+VIRTIO_INLINE int virtio_dev_ring_init_(struct virtio_dev *dev, struct virtio_dev_queue *q)
+{
+    struct virtq_areas areas;
+    uint32_t num = virtio_dev_queue_size_(dev, q);
+    bool packed;
+
+    areas.num = (uint16_t)num;
+    areas.flags = virtio_dev_ring_flags_(dev, q);
+    packed = (areas.flags & VIRTQ_PACKED) != 0;
+    if (!virtq_size_ok(num, areas.flags))
+        return VIRTQ_ERR_SIZE;
+    areas.desc = virtio_dev_map_(dev, q->reg.address[0], 16 * num);
+    areas.driver = virtio_dev_map_(dev, q->reg.address[1], packed ? 4 : 6 + 2 * num);
+    areas.device = virtio_dev_map_(dev, q->reg.address[2], packed ? 4 : 6 + 8 * num);
+    return virtq_device_init(&q->ring, &areas, virtio_dev_map_table_, dev);
+}
+
+/* Takes the queue into service, or leaves it off. */
+VIRTIO_INLINE void virtio_dev_queue_start_(struct virtio_dev *dev, uint16_t index)
+{
+    struct virtio_dev_queue *q = &dev->queue[index];
+
+    if (virtio_dev_ring_init_(dev, q) != 0)
+        return;
+    q->reg.state = VIRTIO_DEV_QUEUE_ON;
+    if (dev->ops->queue_ready != NULL)
+        dev->ops->queue_ready(dev->ctx, index);
+}
+
+/* QueuePFN: the legacy layout in one piece (L-LEG-03, V-MLEG-01, V-MLEG-02). */
+VIRTIO_INLINE void virtio_dev_page_set_(struct virtio_dev *dev, uint16_t index, uint32_t page,
+                                        uint32_t page_size, uint32_t align)
+{
+    struct virtio_dev_queue *q = &dev->queue[index];
+    struct virtq_offsets at;
+
+    if (page == 0) {
+        virtio_dev_queue_stop_(dev, index, VIRTIO_DEV_QUEUE_STOPPING);
+        return;
+    }
+    if (q->reg.state != VIRTIO_DEV_QUEUE_OFF || page_size == 0 || align < 4 ||
+        virtio_dev_has_(dev, VIRTIO_FEATURE_VERSION_1))
+        return;
+    at = virtq_area_offsets(virtio_dev_queue_size_(dev, q), align, VIRTQ_LEGACY);
+    q->reg.page = page;
+    q->reg.address[0] = (uint64_t)page * page_size;
+    q->reg.address[1] = q->reg.address[0] + at.driver;
+    q->reg.address[2] = q->reg.address[0] + at.device;
+    virtio_dev_queue_start_(dev, index);
+    if (q->reg.state == VIRTIO_DEV_QUEUE_OFF)
+        virtio_dev_queue_forget_(q); /* reads 0: refused */
+}
+
+/* ----- features and status ----- */
+
+VIRTIO_INLINE bool virtio_view_legacy_(enum virtio_view view)
+{
+    return view == VIRTIO_VIEW_MMIO_V1 ||
+           (view >= VIRTIO_VIEW_LEGACY && view <= VIRTIO_VIEW_RFC_CONFIG);
+}
+
+/* Features 24 to 43 that one kind of view cannot have (V-FEAT-03), and those whose ring is not
+ * compiled in. */
+VIRTIO_INLINE uint32_t virtio_dev_hidden_(enum virtio_view view, unsigned word)
+{
+    uint32_t bits = 0;
+
+    if (virtio_view_legacy_(view) && word == 1)
+        bits = 0xbff; /* 32 to 41 and 43 came with 1.0 */
+    else if (virtio_view_legacy_(view))
+        bits = 0;
+    else if (word == 0)
+        bits = 1u << VIRTIO_FEATURE_NOTIFY_ON_EMPTY | 1u << VIRTIO_FEATURE_ANY_LAYOUT;
+    else if (word == 1 && view == VIRTIO_VIEW_MMIO)
+        bits = 1u << (VIRTIO_FEATURE_SR_IOV - 32) | 1u << (VIRTIO_FEATURE_ADMIN_VQ - 32) |
+               1u << (VIRTIO_FEATURE_NOTIF_CONFIG_DATA - 32);
+    for (unsigned i = 0; i < VIRTIO_RING_BITS_; i++) {
+        struct virtio_ring_bit_ ring = virtio_ring_bit_at_(i);
+
+        if (ring.bit / 32u == word && (ring.flag & VIRTQ_CAN_) == 0)
+            bits |= 1u << (ring.bit % 32);
+    }
+    return bits;
+}
+
+/* Offered features of a view; word 4 and up are empty (V-COM-01). */
+VIRTIO_INLINE uint32_t virtio_dev_offered_(const struct virtio_dev *dev, enum virtio_view view,
+                                           uint32_t word)
+{
+    uint32_t bits;
+
+    if (word > 3)
+        return 0;
+    bits = dev->offered.word[word];
+    if (word == 1)
+        bits |= 1u << (VIRTIO_FEATURE_VERSION_1 - 32); /* V-FEAT-05 */
+    return bits & ~virtio_dev_hidden_(view, word);
+}
+
+/* A legacy driver cannot be refused: what was not offered is dropped. */
+VIRTIO_INLINE void virtio_dev_accept_(struct virtio_dev *dev, enum virtio_view view, uint32_t word,
+                                      uint32_t bits)
+{
+    bool legacy = virtio_view_legacy_(view);
+    uint8_t settled = VIRTIO_STATUS_FEATURES_OK;
+
+    if (legacy)
+        settled |= VIRTIO_STATUS_DRIVER_OK;
+    if (word < 4 && (dev->reg.status & settled) == 0)
+        dev->reg.accepted.word[word] = legacy ? bits & virtio_dev_offered_(dev, view, word) : bits;
+}
+
+VIRTIO_INLINE bool virtio_dev_features_fit_(const struct virtio_dev *dev, enum virtio_view view)
+{
+    for (unsigned word = 0; word < 4; word++) {
+        if (dev->reg.accepted.word[word] & ~virtio_dev_offered_(dev, view, word))
+            return false;
+    }
+    if (!virtio_dev_has_(dev, VIRTIO_FEATURE_VERSION_1) ||
+        !virtq_flags_ok_(virtio_features_ring_flags(&dev->reg.accepted)))
+        return false;
+    return dev->ops->features == NULL || dev->ops->features(dev->ctx, &dev->reg.accepted);
+}
+
+/* Interrupts that waited for DRIVER_OK. */
+VIRTIO_INLINE void virtio_dev_owed_(struct virtio_dev *dev)
+{
+    if (dev->reg.config_pending)
+        virtio_dev_raise_(dev, VIRTIO_IRQ_CONFIG, dev->reg.config_vector);
+    dev->reg.config_pending = false;
+    for (uint32_t i = 0; i < dev->queue_count; i++) {
+        if (dev->queue[i].reg.irq_pending)
+            virtio_dev_raise_(dev, VIRTIO_IRQ_QUEUE, dev->queue[i].reg.vector);
+        dev->queue[i].reg.irq_pending = false;
+    }
+}
+
+/* Bits only ever come (V-STATUS-04); FEATURES_OK and DRIVER_OK if they may. */
+VIRTIO_INLINE void virtio_dev_status_set_(struct virtio_dev *dev, enum virtio_view view,
+                                          uint8_t value)
+{
+    uint8_t old = dev->reg.status, now;
+    uint32_t bits = VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER | VIRTIO_STATUS_DRIVER_OK |
+                    VIRTIO_STATUS_FAILED;
+
+    if (value == 0) {
+        virtio_dev_reset(dev);
+        return;
+    }
+    if (!virtio_view_legacy_(view)) {
+        if ((value & ~(uint32_t)old & VIRTIO_STATUS_FEATURES_OK) != 0 &&
+            virtio_dev_features_fit_(dev, view))
+            old |= VIRTIO_STATUS_FEATURES_OK; /* else V-INIT-02 */
+        if ((old & VIRTIO_STATUS_FEATURES_OK) == 0)
+            bits &= ~(uint32_t)VIRTIO_STATUS_DRIVER_OK;
+    }
+    now = (uint8_t)(old | (value & bits));
+    if ((value & bits & VIRTIO_STATUS_DRIVER_OK) != 0)
+        now &= (uint8_t)~VIRTIO_STATUS_SUSPEND; /* D-SUS-03 */
+    old = dev->reg.status;
+    dev->reg.status = now;
+    if ((now & ~(uint32_t)old & VIRTIO_STATUS_DRIVER_OK) != 0)
+        virtio_dev_owed_(dev);
+    if (now != old && dev->ops->status != NULL)
+        dev->ops->status(dev->ctx, old, now);
+    if ((value & VIRTIO_STATUS_SUSPEND) != 0 && (old & VIRTIO_STATUS_DRIVER_OK) != 0)
+        virtio_dev_suspend_(dev);
+}
+
+/* Status as the driver sees it: never 0 before a reset is over (V-COM-03). */
+VIRTIO_INLINE uint8_t virtio_dev_status_get_(const struct virtio_dev *dev)
+{
+    if (dev->reg.resetting && dev->reg.status == 0)
+        return VIRTIO_STATUS_ACKNOWLEDGE;
+    return dev->reg.status;
+}
+
+/* ----- migration ----- */
+
+VIRTIO_INLINE bool virtio_dev_vector_ok_(const struct virtio_dev *dev, uint16_t vector)
+{
+    return vector == VIRTIO_VECTOR_NONE || vector < dev->msix_vectors;
+}
+
+VIRTIO_INLINE bool virtio_dev_regs_ok_(const struct virtio_dev *dev,
+                                       const struct virtio_dev_regs *reg)
+{
+    uint32_t version_1 = 1u << (VIRTIO_FEATURE_VERSION_1 - 32);
+    uint32_t both = VIRTIO_STATUS_DRIVER_OK | VIRTIO_STATUS_SUSPEND;
+
+    for (unsigned word = 0; word < 4 && (reg->status & ~3u) != 0; word++) {
+        uint32_t offered = dev->offered.word[word] | (word == 1 ? version_1 : 0);
+
+        if (reg->accepted.word[word] & ~offered)
+            return false;
+    }
+    if ((reg->status & VIRTIO_STATUS_FEATURES_OK) && !(reg->accepted.word[1] & version_1))
+        return false;
+    return !reg->resetting && !reg->suspending && (reg->status & 0x20) == 0 &&
+           (reg->status & both) != both && reg->isr <= 3 &&
+           virtio_dev_vector_ok_(dev, reg->config_vector);
+}
+
+/* Restores one queue; one that was on continues at `at`. */
+VIRTIO_INLINE int virtio_dev_queue_restore_(struct virtio_dev *dev, struct virtio_dev_queue *q,
+                                            const struct virtio_dev_queue_regs *reg,
+                                            struct virtq_position at)
+{
+    int err;
+
+    if (reg->state > VIRTIO_DEV_QUEUE_ON || !virtio_dev_vector_ok_(dev, reg->vector) ||
+        (reg->size != VIRTIO_DEV_SIZE_DEFAULT && reg->size > q->max))
+        return VIRTIO_ERR_DEV_STATE;
+    q->reg = *reg;
+    if (reg->state == VIRTIO_DEV_QUEUE_OFF)
+        return 0;
+    err = virtio_dev_ring_init_(dev, q);
+    return err != 0 ? err : virtq_device_restore(&q->ring, at);
+}
+
+/**
+ * Continues where a device of the same kind was saved: copies of its `reg`, the `reg` of each queue
+ * and virtq_device_save() of each queue that is on, taken while nothing was being stopped. Call it
+ * after virtio_dev_init(), and for a PCI function after restoring its `config` and virtio_dev_irq_mode().
+ * The values may come from anywhere. No callback but `map` and `line`.
+ * @param queue  array of queue_count, as is `at`
+ * @return 0, VIRTIO_ERR_DEV_STATE, or a VIRTQ_ERR_* of a queue; after an error the device is as
+ *         after a reset
+ */
+VIRTIO_NODISCARD VIRTIO_INLINE int virtio_dev_restore(struct virtio_dev *dev,
+                                                      const struct virtio_dev_regs *reg,
+                                                      const struct virtio_dev_queue_regs *queue,
+                                                      const struct virtq_position *at)
+{
+    int err = virtio_dev_regs_ok_(dev, reg) ? 0 : VIRTIO_ERR_DEV_STATE;
+
+    if (err == 0)
+        dev->reg = *reg;
+    for (uint32_t i = 0; i < dev->queue_count && err == 0; i++)
+        err = virtio_dev_queue_restore_(dev, &dev->queue[i], &queue[i], at[i]);
+    if (err != 0)
+        virtio_dev_clear_(dev);
+    virtio_dev_line_(dev);
+    return err;
+}
+
+/* ---------------------------------------------------------------------------
+ * 15. Device-side registers
+ * --------------------------------------------------------------------------- */
+
+/* What registers there are, whatever the view. */
+enum virtio_dev_reg_ {
+    VIRTIO_REG_NONE_,
+    VIRTIO_REG_MAGIC_,
+    VIRTIO_REG_VERSION_,
+    VIRTIO_REG_DEVICE_ID_,
+    VIRTIO_REG_VENDOR_ID_,
+    VIRTIO_REG_OFFERED_SEL_,
+    VIRTIO_REG_OFFERED_,
+    VIRTIO_REG_OFFERED_LOW_, /* word 0, and ... */
+    VIRTIO_REG_OFFERED_HIGH_, /* word 1, without a selector */
+    VIRTIO_REG_ACCEPTED_SEL_,
+    VIRTIO_REG_ACCEPTED_,
+    VIRTIO_REG_ACCEPTED_LOW_,
+    VIRTIO_REG_ACCEPTED_HIGH_,
+    VIRTIO_REG_STATUS_,
+    VIRTIO_REG_GENERATION_,
+    VIRTIO_REG_CONFIG_VECTOR_,
+    VIRTIO_REG_NUM_QUEUES_,
+    VIRTIO_REG_ADMIN_INDEX_,
+    VIRTIO_REG_ADMIN_NUM_,
+    VIRTIO_REG_ISR_,        /* read clears */
+    VIRTIO_REG_IRQ_STATUS_, /* read does not */
+    VIRTIO_REG_IRQ_ACK_,
+    VIRTIO_REG_NOTIFY_,
+    VIRTIO_REG_PAGE_SIZE_,
+    VIRTIO_REG_SHM_SEL_,
+    VIRTIO_REG_SHM_, /* length low, high, base low, high */
+    VIRTIO_REG_QUEUE_SEL_ = VIRTIO_REG_SHM_ + 4,
+    /* of the selected queue */
+    VIRTIO_REG_QUEUE_MAX_,
+    VIRTIO_REG_QUEUE_SIZE_,
+    VIRTIO_REG_QUEUE_VECTOR_,
+    VIRTIO_REG_QUEUE_ENABLE_,
+    VIRTIO_REG_QUEUE_READY_,
+    VIRTIO_REG_NOTIFY_OFF_,
+    VIRTIO_REG_NOTIFY_DATA_,
+    VIRTIO_REG_QUEUE_RESET_,
+    VIRTIO_REG_QUEUE_PAGE_,
+    VIRTIO_REG_QUEUE_ALIGN_,
+    VIRTIO_REG_ADDRESS_ /* descriptor low, high, driver low, high, device low, high */
+};
+
+/* One register in the views that have it. */
+struct virtio_dev_place_ {
+    uint16_t views; /* 1 << enum virtio_view */
+    uint8_t offset;
+    uint8_t width; /* bytes; bits 6 and 7: VIRTIO_R_, VIRTIO_W_ */
+    uint8_t reg;
+};
+enum {
+    VIRTIO_R_ = 0x40,
+    VIRTIO_W_ = 0x80,
+    VIRTIO_R1_ = VIRTIO_R_ | 1,
+    VIRTIO_R2_ = VIRTIO_R_ | 2,
+    VIRTIO_R4_ = VIRTIO_R_ | 4,
+    VIRTIO_W2_ = VIRTIO_W_ | 2,
+    VIRTIO_W4_ = VIRTIO_W_ | 4,
+    VIRTIO_RW1_ = VIRTIO_R_ | VIRTIO_W_ | 1,
+    VIRTIO_RW2_ = VIRTIO_R_ | VIRTIO_W_ | 2,
+    VIRTIO_RW4_ = VIRTIO_R_ | VIRTIO_W_ | 4,
+    VIRTIO_IN_PCI_ = 1 << VIRTIO_VIEW_COMMON,
+    VIRTIO_IN_ISR_ = 1 << VIRTIO_VIEW_ISR,
+    VIRTIO_IN_LEGACY_ = 1 << VIRTIO_VIEW_LEGACY,
+    VIRTIO_IN_RFC_ = 1 << VIRTIO_VIEW_RFC_HEADER,
+    VIRTIO_IN_BOTH_ = VIRTIO_IN_LEGACY_ | VIRTIO_IN_RFC_,
+    VIRTIO_IN_RFC_NOTIFY_ = 1 << VIRTIO_VIEW_RFC_NOTIFY,
+    VIRTIO_IN_V2_ = 1 << VIRTIO_VIEW_MMIO,
+    VIRTIO_IN_V1_ = 1 << VIRTIO_VIEW_MMIO_V1,
+    VIRTIO_IN_MMIO_ = VIRTIO_IN_V1_ | VIRTIO_IN_V2_
+};
+
+/* Finds the register that an access reaches; `access` is VIRTIO_R_ or VIRTIO_W_. The ones
+ * of the data path come first. */
+VIRTIO_INLINE unsigned virtio_dev_find_(enum virtio_view view, uint64_t offset, unsigned width,
+                                        unsigned access)
+{
+    static const struct virtio_dev_place_ places[] = {
+        {VIRTIO_IN_MMIO_, VIRTIO_MMIO_REG_QUEUE_NOTIFY, VIRTIO_W4_, VIRTIO_REG_NOTIFY_},
+        {VIRTIO_IN_MMIO_, VIRTIO_MMIO_REG_IRQ_STATUS, VIRTIO_R4_, VIRTIO_REG_IRQ_STATUS_},
+        {VIRTIO_IN_MMIO_, VIRTIO_MMIO_REG_IRQ_ACK, VIRTIO_W4_, VIRTIO_REG_IRQ_ACK_},
+        {VIRTIO_IN_ISR_, 0, VIRTIO_R1_, VIRTIO_REG_ISR_},
+        {VIRTIO_IN_RFC_NOTIFY_, 0, VIRTIO_W2_, VIRTIO_REG_NOTIFY_},
+        {VIRTIO_IN_LEGACY_, VIRTIO_LEGACY_QUEUE_NOTIFY, VIRTIO_W2_, VIRTIO_REG_NOTIFY_},
+        {VIRTIO_IN_LEGACY_, VIRTIO_LEGACY_ISR, VIRTIO_R1_, VIRTIO_REG_ISR_},
+        /* virtio-mmio, 4.2.2 and 4.2.4 */
+        {VIRTIO_IN_MMIO_, VIRTIO_MMIO_REG_MAGIC, VIRTIO_R4_, VIRTIO_REG_MAGIC_},
+        {VIRTIO_IN_MMIO_, VIRTIO_MMIO_REG_VERSION, VIRTIO_R4_, VIRTIO_REG_VERSION_},
+        {VIRTIO_IN_MMIO_, VIRTIO_MMIO_REG_DEVICE_ID, VIRTIO_R4_, VIRTIO_REG_DEVICE_ID_},
+        {VIRTIO_IN_MMIO_, VIRTIO_MMIO_REG_VENDOR_ID, VIRTIO_R4_, VIRTIO_REG_VENDOR_ID_},
+        {VIRTIO_IN_MMIO_, VIRTIO_MMIO_REG_DEVICE_FEATURES, VIRTIO_R4_, VIRTIO_REG_OFFERED_},
+        {VIRTIO_IN_MMIO_, VIRTIO_MMIO_REG_DEVICE_FEATURES_SEL, VIRTIO_W4_, VIRTIO_REG_OFFERED_SEL_},
+        {VIRTIO_IN_MMIO_, VIRTIO_MMIO_REG_DRIVER_FEATURES, VIRTIO_W4_, VIRTIO_REG_ACCEPTED_},
+        {VIRTIO_IN_MMIO_, VIRTIO_MMIO_REG_DRIVER_FEATURES_SEL, VIRTIO_W4_,
+         VIRTIO_REG_ACCEPTED_SEL_},
+        {VIRTIO_IN_V1_, VIRTIO_MMIO_REG_GUEST_PAGE_SIZE, VIRTIO_W4_, VIRTIO_REG_PAGE_SIZE_},
+        {VIRTIO_IN_MMIO_, VIRTIO_MMIO_REG_QUEUE_SEL, VIRTIO_W4_, VIRTIO_REG_QUEUE_SEL_},
+        {VIRTIO_IN_MMIO_, VIRTIO_MMIO_REG_QUEUE_SIZE_MAX, VIRTIO_R4_, VIRTIO_REG_QUEUE_MAX_},
+        {VIRTIO_IN_MMIO_, VIRTIO_MMIO_REG_QUEUE_SIZE, VIRTIO_W4_, VIRTIO_REG_QUEUE_SIZE_},
+        {VIRTIO_IN_V1_, VIRTIO_MMIO_REG_QUEUE_ALIGN, VIRTIO_W4_, VIRTIO_REG_QUEUE_ALIGN_},
+        {VIRTIO_IN_V1_, VIRTIO_MMIO_REG_QUEUE_PFN, VIRTIO_RW4_, VIRTIO_REG_QUEUE_PAGE_},
+        {VIRTIO_IN_V2_, VIRTIO_MMIO_REG_QUEUE_READY, VIRTIO_RW4_, VIRTIO_REG_QUEUE_READY_},
+        {VIRTIO_IN_MMIO_, VIRTIO_MMIO_REG_STATUS, VIRTIO_RW4_, VIRTIO_REG_STATUS_},
+        {VIRTIO_IN_V2_, VIRTIO_MMIO_REG_QUEUE_DESC, VIRTIO_W4_, VIRTIO_REG_ADDRESS_},
+        {VIRTIO_IN_V2_, VIRTIO_MMIO_REG_QUEUE_DESC + 4, VIRTIO_W4_, VIRTIO_REG_ADDRESS_ + 1},
+        {VIRTIO_IN_V2_, VIRTIO_MMIO_REG_QUEUE_DRIVER, VIRTIO_W4_, VIRTIO_REG_ADDRESS_ + 2},
+        {VIRTIO_IN_V2_, VIRTIO_MMIO_REG_QUEUE_DRIVER + 4, VIRTIO_W4_, VIRTIO_REG_ADDRESS_ + 3},
+        {VIRTIO_IN_V2_, VIRTIO_MMIO_REG_QUEUE_DEVICE, VIRTIO_W4_, VIRTIO_REG_ADDRESS_ + 4},
+        {VIRTIO_IN_V2_, VIRTIO_MMIO_REG_QUEUE_DEVICE + 4, VIRTIO_W4_, VIRTIO_REG_ADDRESS_ + 5},
+        {VIRTIO_IN_V2_, VIRTIO_MMIO_REG_SHM_SEL, VIRTIO_W4_, VIRTIO_REG_SHM_SEL_},
+        {VIRTIO_IN_V2_, VIRTIO_MMIO_REG_SHM_LENGTH, VIRTIO_R4_, VIRTIO_REG_SHM_},
+        {VIRTIO_IN_V2_, VIRTIO_MMIO_REG_SHM_LENGTH + 4, VIRTIO_R4_, VIRTIO_REG_SHM_ + 1},
+        {VIRTIO_IN_V2_, VIRTIO_MMIO_REG_SHM_BASE, VIRTIO_R4_, VIRTIO_REG_SHM_ + 2},
+        {VIRTIO_IN_V2_, VIRTIO_MMIO_REG_SHM_BASE + 4, VIRTIO_R4_, VIRTIO_REG_SHM_ + 3},
+        {VIRTIO_IN_V2_, VIRTIO_MMIO_REG_QUEUE_RESET, VIRTIO_RW4_, VIRTIO_REG_QUEUE_RESET_},
+        {VIRTIO_IN_V2_, VIRTIO_MMIO_REG_CONFIG_GENERATION, VIRTIO_R4_, VIRTIO_REG_GENERATION_},
+        /* PCI common configuration, 4.1.4.3 */
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_DEVICE_FEATURE_SELECT, VIRTIO_RW4_, VIRTIO_REG_OFFERED_SEL_},
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_DEVICE_FEATURE, VIRTIO_R4_, VIRTIO_REG_OFFERED_},
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_DRIVER_FEATURE_SELECT, VIRTIO_RW4_,
+         VIRTIO_REG_ACCEPTED_SEL_},
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_DRIVER_FEATURE, VIRTIO_RW4_, VIRTIO_REG_ACCEPTED_},
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_CONFIG_MSIX_VECTOR, VIRTIO_RW2_, VIRTIO_REG_CONFIG_VECTOR_},
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_NUM_QUEUES, VIRTIO_R2_, VIRTIO_REG_NUM_QUEUES_},
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_DEVICE_STATUS, VIRTIO_RW1_, VIRTIO_REG_STATUS_},
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_CONFIG_GENERATION, VIRTIO_R1_, VIRTIO_REG_GENERATION_},
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_QUEUE_SELECT, VIRTIO_RW2_, VIRTIO_REG_QUEUE_SEL_},
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_QUEUE_SIZE, VIRTIO_RW2_, VIRTIO_REG_QUEUE_SIZE_},
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_QUEUE_MSIX_VECTOR, VIRTIO_RW2_, VIRTIO_REG_QUEUE_VECTOR_},
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_QUEUE_ENABLE, VIRTIO_RW2_, VIRTIO_REG_QUEUE_ENABLE_},
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_QUEUE_NOTIFY_OFF, VIRTIO_R2_, VIRTIO_REG_NOTIFY_OFF_},
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_QUEUE_DESC, VIRTIO_RW4_, VIRTIO_REG_ADDRESS_},
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_QUEUE_DESC + 4, VIRTIO_RW4_, VIRTIO_REG_ADDRESS_ + 1},
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_QUEUE_DRIVER, VIRTIO_RW4_, VIRTIO_REG_ADDRESS_ + 2},
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_QUEUE_DRIVER + 4, VIRTIO_RW4_, VIRTIO_REG_ADDRESS_ + 3},
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_QUEUE_DEVICE, VIRTIO_RW4_, VIRTIO_REG_ADDRESS_ + 4},
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_QUEUE_DEVICE + 4, VIRTIO_RW4_, VIRTIO_REG_ADDRESS_ + 5},
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_QUEUE_NOTIF_CONFIG_DATA, VIRTIO_R2_,
+         VIRTIO_REG_NOTIFY_DATA_},
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_QUEUE_RESET, VIRTIO_RW2_, VIRTIO_REG_QUEUE_RESET_},
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_ADMIN_QUEUE_INDEX, VIRTIO_R2_, VIRTIO_REG_ADMIN_INDEX_},
+        {VIRTIO_IN_PCI_, VIRTIO_COMMON_ADMIN_QUEUE_NUM, VIRTIO_R2_, VIRTIO_REG_ADMIN_NUM_},
+        /* legacy PCI, 4.1.4.10, and the 2011 RFC, which moved notify and ISR elsewhere (R-AMB-4) */
+        {VIRTIO_IN_BOTH_, VIRTIO_LEGACY_DEVICE_FEATURES, VIRTIO_R4_, VIRTIO_REG_OFFERED_LOW_},
+        {VIRTIO_IN_BOTH_, VIRTIO_LEGACY_DRIVER_FEATURES, VIRTIO_RW4_, VIRTIO_REG_ACCEPTED_LOW_},
+        {VIRTIO_IN_BOTH_, VIRTIO_LEGACY_QUEUE_ADDRESS, VIRTIO_RW4_, VIRTIO_REG_QUEUE_PAGE_},
+        {VIRTIO_IN_BOTH_, VIRTIO_LEGACY_QUEUE_SIZE, VIRTIO_R2_, VIRTIO_REG_QUEUE_MAX_},
+        {VIRTIO_IN_BOTH_, VIRTIO_LEGACY_QUEUE_SELECT, VIRTIO_RW2_, VIRTIO_REG_QUEUE_SEL_},
+        {VIRTIO_IN_BOTH_, VIRTIO_LEGACY_DEVICE_STATUS, VIRTIO_RW1_, VIRTIO_REG_STATUS_},
+        {VIRTIO_IN_BOTH_, VIRTIO_LEGACY_CONFIG_VECTOR, VIRTIO_RW2_, VIRTIO_REG_CONFIG_VECTOR_},
+        {VIRTIO_IN_BOTH_, VIRTIO_LEGACY_QUEUE_VECTOR, VIRTIO_RW2_, VIRTIO_REG_QUEUE_VECTOR_},
+        {VIRTIO_IN_RFC_, VIRTIO_RFC_DEVICE_FEATURES_HIGH, VIRTIO_R4_, VIRTIO_REG_OFFERED_HIGH_},
+        {VIRTIO_IN_RFC_, VIRTIO_RFC_DRIVER_FEATURES_HIGH, VIRTIO_RW4_, VIRTIO_REG_ACCEPTED_HIGH_},
+    };
+
+    for (unsigned i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        if (places[i].offset == offset && (places[i].views >> view & 1) != 0 &&
+            (places[i].width & (access | 15)) == (access | width))
+            return places[i].reg;
+    }
+    return VIRTIO_REG_NONE_;
+}
+
+VIRTIO_INLINE uint32_t virtio_half_(uint64_t value, unsigned high)
+{
+    return high != 0 ? (uint32_t)(value >> 32) : (uint32_t)value;
+}
+VIRTIO_INLINE bool virtio_power_of_2_(uint32_t value)
+{
+    return value != 0 && (value & (value - 1)) == 0;
+}
+/* The feature word that a register shows. */
+VIRTIO_INLINE uint32_t virtio_dev_word_(const struct virtio_dev *dev, unsigned reg)
+{
+    if (reg == VIRTIO_REG_OFFERED_LOW_ || reg == VIRTIO_REG_ACCEPTED_LOW_)
+        return 0;
+    if (reg == VIRTIO_REG_OFFERED_HIGH_ || reg == VIRTIO_REG_ACCEPTED_HIGH_)
+        return 1;
+    return dev->reg.feature_select[reg == VIRTIO_REG_ACCEPTED_];
+}
+
+/* A vector exists below the table size (V-MSX-03). In the legacy layouts the registers do nothing
+ * while MSI-X is off (R-AMB-5). */
+VIRTIO_INLINE uint16_t virtio_dev_vector_get_(const struct virtio_dev *dev, enum virtio_view view,
+                                              uint16_t vector)
+{
+    return virtio_view_legacy_(view) && !dev->msix_on ? (uint16_t)VIRTIO_VECTOR_NONE : vector;
+}
+VIRTIO_INLINE void virtio_dev_vector_set_(const struct virtio_dev *dev, enum virtio_view view,
+                                          uint16_t *vector, uint32_t value)
+{
+    if (!virtio_view_legacy_(view) || dev->msix_on)
+        *vector = (uint16_t)(value < dev->msix_vectors ? value : (uint32_t)VIRTIO_VECTOR_NONE);
+}
+
+/* Once per look at it, however often the configuration changed in between (V-CFG-01, T-35). */
+VIRTIO_INLINE uint8_t virtio_dev_generation_(struct virtio_dev *dev)
+{
+    if (dev->reg.config_dirty)
+        dev->reg.generation++;
+    dev->reg.config_dirty = false;
+    return dev->reg.generation;
+}
+
+VIRTIO_INLINE uint8_t virtio_dev_isr_take_(struct virtio_dev *dev)
+{
+    uint8_t isr = dev->reg.isr;
+
+    dev->reg.isr = 0; /* V-ISR-03 */
+    virtio_dev_line_(dev);
+    return isr;
+}
+
+/* Length and base of the selected region; all ones if there is none (V-MMIO-06). */
+VIRTIO_INLINE uint32_t virtio_dev_shm_(const struct virtio_dev *dev, unsigned which)
+{
+    for (uint32_t i = 0; i < dev->shm_count; i++) {
+        const struct virtio_dev_shm *shm = &dev->shm[i];
+
+        if (shm->id == dev->reg.shm_select)
+            return virtio_half_(which < 2 ? shm->length : shm->base, which & 1);
+    }
+    return UINT32_MAX;
+}
+
+VIRTIO_INLINE uint32_t virtio_dev_queue_get_(const struct virtio_dev *dev, enum virtio_view view,
+                                             unsigned reg)
+{
+    const struct virtio_dev_queue *q = virtio_dev_queue_(dev, dev->reg.queue_select);
+
+    if (q == NULL) /* V-COM-07 */
+        return reg == VIRTIO_REG_QUEUE_VECTOR_ ? VIRTIO_VECTOR_NONE : 0;
+    switch (reg) {
+    case VIRTIO_REG_QUEUE_MAX_: return virtio_dev_queue_max_(dev, q);
+    case VIRTIO_REG_QUEUE_SIZE_: return virtio_dev_queue_size_(dev, q);
+    case VIRTIO_REG_QUEUE_VECTOR_: return virtio_dev_vector_get_(dev, view, q->reg.vector);
+    case VIRTIO_REG_QUEUE_ENABLE_:
+    case VIRTIO_REG_QUEUE_READY_: return q->reg.state != VIRTIO_DEV_QUEUE_OFF;
+    case VIRTIO_REG_NOTIFY_OFF_:
+        return dev->notify_multiplier == 0 ? 0 : dev->reg.queue_select;
+    case VIRTIO_REG_NOTIFY_DATA_:
+        return virtio_dev_has_(dev, VIRTIO_FEATURE_NOTIF_CONFIG_DATA) ? q->notify_data : 0;
+    case VIRTIO_REG_QUEUE_RESET_: return q->reg.state == VIRTIO_DEV_QUEUE_RESETTING;
+    case VIRTIO_REG_QUEUE_PAGE_: return q->reg.page;
+    default:
+        reg -= VIRTIO_REG_ADDRESS_;
+        return reg < 6 ? virtio_half_(q->reg.address[reg / 2], reg & 1) : 0;
+    }
+}
+
+VIRTIO_INLINE uint32_t virtio_dev_get_(struct virtio_dev *dev, enum virtio_view view, unsigned reg)
+{
+    bool admin = (dev->offered.word[1] >> (VIRTIO_FEATURE_ADMIN_VQ - 32) & 1) != 0;
+
+    switch (reg) {
+    case VIRTIO_REG_NONE_: return 0;
+    case VIRTIO_REG_MAGIC_: return VIRTIO_MMIO_MAGIC_NUMBER;
+    case VIRTIO_REG_VERSION_: return view == VIRTIO_VIEW_MMIO ? 2 : 1;
+    case VIRTIO_REG_DEVICE_ID_: return dev->device_type;
+    case VIRTIO_REG_VENDOR_ID_: return dev->vendor_id;
+    case VIRTIO_REG_OFFERED_SEL_: return dev->reg.feature_select[0];
+    case VIRTIO_REG_ACCEPTED_SEL_: return dev->reg.feature_select[1];
+    case VIRTIO_REG_OFFERED_:
+    case VIRTIO_REG_OFFERED_LOW_:
+    case VIRTIO_REG_OFFERED_HIGH_:
+        return virtio_dev_offered_(dev, view, virtio_dev_word_(dev, reg));
+    case VIRTIO_REG_ACCEPTED_:
+    case VIRTIO_REG_ACCEPTED_LOW_:
+    case VIRTIO_REG_ACCEPTED_HIGH_: { /* V-COM-02 */
+        uint32_t word = virtio_dev_word_(dev, reg);
+
+        return word < 4 ? dev->reg.accepted.word[word] & virtio_dev_offered_(dev, view, word) : 0;
+    }
+    case VIRTIO_REG_STATUS_: return virtio_dev_status_get_(dev);
+    case VIRTIO_REG_GENERATION_: return virtio_dev_generation_(dev);
+    case VIRTIO_REG_CONFIG_VECTOR_:
+        return virtio_dev_vector_get_(dev, view, dev->reg.config_vector);
+    case VIRTIO_REG_NUM_QUEUES_: return (uint32_t)dev->queue_count - dev->admin_count;
+    case VIRTIO_REG_ADMIN_INDEX_: /* V-COM-06 */
+        return admin ? (uint32_t)dev->queue_count - dev->admin_count : 0;
+    case VIRTIO_REG_ADMIN_NUM_: return admin ? dev->admin_count : 0;
+    case VIRTIO_REG_ISR_: return virtio_dev_isr_take_(dev);
+    case VIRTIO_REG_IRQ_STATUS_: return dev->reg.isr;
+    case VIRTIO_REG_SHM_:
+    case VIRTIO_REG_SHM_ + 1:
+    case VIRTIO_REG_SHM_ + 2:
+    case VIRTIO_REG_SHM_ + 3: return virtio_dev_shm_(dev, reg - VIRTIO_REG_SHM_);
+    case VIRTIO_REG_QUEUE_SEL_: return dev->reg.queue_select;
+    default: return virtio_dev_queue_get_(dev, view, reg);
+    }
+}
+
+/* Sizes that cannot be are ignored where the driver can read the register back; where it cannot,
+ * they make the queue unusable rather than of another size than the driver thinks (V-COM-08,
+ * V-MMIO-07, T-84, T-85). */
+VIRTIO_INLINE void virtio_dev_size_set_(const struct virtio_dev *dev, enum virtio_view view,
+                                        struct virtio_dev_queue *q, uint32_t value)
+{
+    bool packed = virtio_dev_has_(dev, VIRTIO_FEATURE_RING_PACKED) && !virtio_view_legacy_(view);
+
+    if (value <= q->max && virtq_size_ok(value, packed ? VIRTQ_PACKED : 0))
+        q->reg.size = (uint16_t)value;
+    else if (view != VIRTIO_VIEW_COMMON)
+        q->reg.size = 0;
+}
+
+/* Queues start when the features are settled. */
+VIRTIO_INLINE void virtio_dev_enable_(struct virtio_dev *dev, uint16_t index)
+{
+    if (dev->queue[index].reg.state == VIRTIO_DEV_QUEUE_OFF &&
+        (dev->reg.status & VIRTIO_STATUS_FEATURES_OK) != 0)
+        virtio_dev_queue_start_(dev, index);
+}
+
+/* Parameters: latched while the queue is on (V-COM-08, V-MMIO-07). */
+VIRTIO_INLINE void virtio_dev_queue_set_(struct virtio_dev *dev, enum virtio_view view,
+                                         struct virtio_dev_queue *q, unsigned reg, uint32_t value)
+{
+    uint64_t *address;
+
+    if (q->reg.state != VIRTIO_DEV_QUEUE_OFF)
+        return;
+    if (reg == VIRTIO_REG_QUEUE_SIZE_) {
+        virtio_dev_size_set_(dev, view, q, value);
+    } else if (reg == VIRTIO_REG_QUEUE_ALIGN_) {
+        q->reg.align = virtio_power_of_2_(value) ? value : 0;
+    } else if (reg >= VIRTIO_REG_ADDRESS_) {
+        reg -= VIRTIO_REG_ADDRESS_;
+        address = &q->reg.address[reg / 2];
+        *address = reg & 1 ? (*address & UINT32_MAX) | (uint64_t)value << 32
+                           : (*address & ~(uint64_t)UINT32_MAX) | value;
+    }
+}
+
+VIRTIO_INLINE void virtio_dev_queue_write_(struct virtio_dev *dev, enum virtio_view view,
+                                           unsigned reg, uint32_t value)
+{
+    uint16_t index = dev->reg.queue_select;
+    struct virtio_dev_queue *q = virtio_dev_queue_(dev, index);
+
+    if (q == NULL)
+        return;
+    switch (reg) {
+    case VIRTIO_REG_QUEUE_VECTOR_: virtio_dev_vector_set_(dev, view, &q->reg.vector, value); break;
+    case VIRTIO_REG_QUEUE_ENABLE_: /* a driver never writes 0 (D-COM-04) */
+        if (value == 1)
+            virtio_dev_enable_(dev, index);
+        break;
+    case VIRTIO_REG_QUEUE_READY_:
+        if (value & 1)
+            virtio_dev_enable_(dev, index);
+        else
+            virtio_dev_queue_stop_(dev, index, VIRTIO_DEV_QUEUE_STOPPING);
+        break;
+    case VIRTIO_REG_QUEUE_RESET_:
+        if (value == 1 && virtio_dev_has_(dev, VIRTIO_FEATURE_RING_RESET))
+            virtio_dev_queue_stop_(dev, index, VIRTIO_DEV_QUEUE_RESETTING);
+        break;
+    case VIRTIO_REG_QUEUE_PAGE_:
+        if (view == VIRTIO_VIEW_MMIO_V1) {
+            virtio_dev_page_set_(dev, index, value, dev->reg.page_size, q->reg.align);
+            break;
+        }
+        virtio_dev_queue_set_(dev, view, q, VIRTIO_REG_QUEUE_SIZE_, virtio_dev_queue_max_(dev, q));
+        virtio_dev_page_set_(dev, index, value, VIRTQ_LEGACY_ALIGN, VIRTQ_LEGACY_ALIGN);
+        break;
+    default: virtio_dev_queue_set_(dev, view, q, reg, value);
+    }
+}
+
+VIRTIO_INLINE void virtio_dev_kick_(struct virtio_dev *dev, uint32_t index)
+{
+    if (index <= 0xffff && virtio_dev_ring(dev, (uint16_t)index) != NULL && dev->ops->kick != NULL)
+        dev->ops->kick(dev->ctx, (uint16_t)index);
+}
+
+VIRTIO_INLINE void virtio_dev_set_(struct virtio_dev *dev, enum virtio_view view, unsigned reg,
+                                   uint32_t value)
+{
+    switch (reg) {
+    case VIRTIO_REG_NONE_: break;
+    case VIRTIO_REG_OFFERED_SEL_: dev->reg.feature_select[0] = value; break;
+    case VIRTIO_REG_ACCEPTED_SEL_: dev->reg.feature_select[1] = value; break;
+    case VIRTIO_REG_ACCEPTED_:
+    case VIRTIO_REG_ACCEPTED_LOW_:
+    case VIRTIO_REG_ACCEPTED_HIGH_:
+        virtio_dev_accept_(dev, view, virtio_dev_word_(dev, reg), value);
+        break;
+    case VIRTIO_REG_STATUS_: virtio_dev_status_set_(dev, view, (uint8_t)value); break;
+    case VIRTIO_REG_CONFIG_VECTOR_:
+        virtio_dev_vector_set_(dev, view, &dev->reg.config_vector, value);
+        break;
+    case VIRTIO_REG_IRQ_ACK_:
+        dev->reg.isr &= (uint8_t)~value;
+        virtio_dev_line_(dev);
+        break;
+    case VIRTIO_REG_NOTIFY_: virtio_dev_kick_(dev, value & 0xffff); break; /* V-NOTE-01 */
+    case VIRTIO_REG_PAGE_SIZE_: dev->reg.page_size = virtio_power_of_2_(value) ? value : 0; break;
+    case VIRTIO_REG_SHM_SEL_: dev->reg.shm_select = value; break;
+    case VIRTIO_REG_QUEUE_SEL_:
+        dev->reg.queue_select = value < 0xffff ? (uint16_t)value : 0xffff;
+        break;
+    default: virtio_dev_queue_write_(dev, view, reg, value);
+    }
+}
+
+/* ---------------------------------------------------------------------------
+ * 16. Device-side views
+ * --------------------------------------------------------------------------- */
+
+/** Bytes of the common configuration: as much as the offered features ask for (D-COM-06). */
+VIRTIO_INLINE uint32_t virtio_dev_common_length(const struct virtio_dev *dev)
+{
+    if (virtio_features_has(&dev->offered, VIRTIO_FEATURE_ADMIN_VQ))
+        return VIRTIO_COMMON_END;
+    if (virtio_features_has(&dev->offered, VIRTIO_FEATURE_RING_RESET) ||
+        virtio_features_has(&dev->offered, VIRTIO_FEATURE_NOTIF_CONFIG_DATA))
+        return VIRTIO_COMMON_ADMIN_QUEUE_INDEX;
+    return VIRTIO_COMMON_LENGTH;
+}
+
+/** Bytes of the notification structure, at least 4 (V-NTF-01, V-NTF-02). */
+VIRTIO_INLINE uint32_t virtio_dev_notify_length(const struct virtio_dev *dev)
+{
+    uint32_t last = dev->queue_count != 0 ? dev->queue_count - 1u : 0;
+
+    return last * dev->notify_multiplier + 4;
+}
+
+/* Where device configuration starts in a view; out of reach if there is none. */
+VIRTIO_INLINE uint64_t virtio_dev_config_at_(const struct virtio_dev *dev, enum virtio_view view)
+{
+    switch (view) {
+    case VIRTIO_VIEW_CONFIG:
+    case VIRTIO_VIEW_RFC_CONFIG: return 0;
+    case VIRTIO_VIEW_LEGACY: return dev->msix_on ? VIRTIO_LEGACY_CONFIG_MSIX : VIRTIO_LEGACY_CONFIG;
+    case VIRTIO_VIEW_MMIO:
+    case VIRTIO_VIEW_MMIO_V1: return VIRTIO_MMIO_REG_CONFIG;
+    default: return UINT64_MAX;
+    }
+}
+
+VIRTIO_INLINE uint32_t virtio_dev_config_read_(const struct virtio_dev *dev, enum virtio_view view,
+                                               uint64_t offset, unsigned width)
+{
+    const uint8_t *config = dev->config;
+    uint32_t value = 0;
+
+    if (virtio_view_legacy_(view) && dev->config_legacy != NULL)
+        config = dev->config_legacy;
+    if (config == NULL)
+        return 0;
+    for (unsigned i = width; i-- != 0;)
+        value = value << 8 | (offset + i < dev->config_length ? config[offset + i] : 0u);
+    return value;
+}
+VIRTIO_INLINE void virtio_dev_config_write_(struct virtio_dev *dev, enum virtio_view view,
+                                            uint64_t offset, unsigned width, uint32_t value)
+{
+    uint8_t bytes[4];
+
+    if (dev->ops->config_write == NULL || offset >= dev->config_length ||
+        (dev->reg.status & VIRTIO_STATUS_SUSPEND)) /* V-SUS-02 */
+        return;
+    for (unsigned i = 0; i < 4; i++, value >>= 8)
+        bytes[i] = (uint8_t)value;
+    if (width > dev->config_length - offset)
+        width = (unsigned)(dev->config_length - offset);
+    dev->ops->config_write(dev->ctx, virtio_view_legacy_(view), (uint32_t)offset, bytes, width);
+}
+
+/* The notification structure: 16 or 32 bits at queue_notify_off times the multiplier. What is
+ * written matters only where all queues share one address (L-NOTE-01, D-NOTE-02, V-NOTE-01). */
+VIRTIO_INLINE void virtio_dev_notify_write_(struct virtio_dev *dev, uint64_t offset, unsigned width,
+                                            uint32_t value)
+{
+    uint32_t index = value & 0xffff, step = dev->notify_multiplier;
+
+    if (width < 2 || offset > UINT32_MAX)
+        return;
+    if (step == 0 ? offset != 0 : (uint32_t)offset % step != 0)
+        return;
+    if (step != 0) {
+        index = (uint32_t)offset / step;
+    } else if (virtio_dev_has_(dev, VIRTIO_FEATURE_NOTIF_CONFIG_DATA)) {
+        for (index = 0; index < dev->queue_count; index++)
+            if (dev->queue[index].notify_data == (value & 0xffff))
+                break;
+    }
+    virtio_dev_kick_(dev, index);
+}
+
+VIRTIO_INLINE uint32_t virtio_dev_read32_(struct virtio_dev *dev, enum virtio_view view,
+                                          uint64_t offset, unsigned width)
+{
+    uint64_t config_at = virtio_dev_config_at_(dev, view);
+
+    if (width != 1 && width != 2 && width != 4)
+        return 0;
+    if (offset >= config_at)
+        return virtio_dev_config_read_(dev, view, offset - config_at, width);
+    return virtio_dev_get_(dev, view, virtio_dev_find_(view, offset, width, VIRTIO_R_));
+}
+VIRTIO_INLINE void virtio_dev_write32_(struct virtio_dev *dev, enum virtio_view view,
+                                       uint64_t offset, unsigned width, uint32_t value)
+{
+    uint64_t config_at = virtio_dev_config_at_(dev, view);
+
+    if ((width != 1 && width != 2 && width != 4) || dev->reg.resetting)
+        return;
+    if (offset >= config_at)
+        virtio_dev_config_write_(dev, view, offset - config_at, width, value);
+    else if (view == VIRTIO_VIEW_NOTIFY)
+        virtio_dev_notify_write_(dev, offset, width, value);
+    else
+        virtio_dev_set_(dev, view, virtio_dev_find_(view, offset, width, VIRTIO_W_), value);
+}
+
+/**
+ * The driver loads `width` bytes at `offset` of a view. Any offset and width have a defined result,
+ * see above.
+ * @return the value in CPU order: byte 0 of the access is bits 7:0
+ * VIRTIO 4.1.4, 4.2.2, 4.2.4; V-CFG-02, V-COM-01 to V-COM-07, V-MMIO-01 to V-MMIO-06.
+ */
+VIRTIO_INLINE uint64_t virtio_dev_read(struct virtio_dev *dev, enum virtio_view view,
+                                       uint64_t offset, unsigned width)
+{
+    uint32_t low;
+
+    if (offset > UINT32_MAX)
+        return 0;
+    if (width != 8)
+        return virtio_dev_read32_(dev, view, offset, width);
+    low = virtio_dev_read32_(dev, view, offset, 4);
+    return low | (uint64_t)virtio_dev_read32_(dev, view, offset + 4, 4) << 32;
+}
+
+/** The driver stores the low `width` bytes of `value` at `offset` of a view; as virtio_dev_read().
+ *  While a reset is going on stores do nothing. */
+VIRTIO_INLINE void virtio_dev_write(struct virtio_dev *dev, enum virtio_view view, uint64_t offset,
+                                    unsigned width, uint64_t value)
+{
+    static const uint32_t masks[] = {0, 0xff, 0xffff, 0, UINT32_MAX};
+
+    if (offset > UINT32_MAX)
+        return;
+    if (width != 8) {
+        virtio_dev_write32_(dev, view, offset, width,
+                            width <= 4 ? (uint32_t)value & masks[width] : 0);
+        return;
+    }
+    virtio_dev_write32_(dev, view, offset, 4, (uint32_t)value);
+    virtio_dev_write32_(dev, view, offset + 4, 4, (uint32_t)(value >> 32));
+}
+
+/* ---------------------------------------------------------------------------
+ * 17. Device-side PCI function
+ * --------------------------------------------------------------------------- */
+
+/** A view in a BAR. */
+struct virtio_dev_place {
+    uint32_t offset; /**< into the BAR, bytes */
+    uint32_t length; /**< bytes; an access must lie inside */
+    uint8_t bar;     /**< 0 to 5 */
+    uint8_t view;    /**< enum virtio_view */
+};
+
+enum { VIRTIO_DEV_PCI_CONFIG = 256 /**< bytes of configuration space */ };
+
+/** A PCI function around an emulated device. The caller fills `config` with the header and the
+ *  capabilities as they are at power on (BARs with their type bits) and sets the other fields of
+ *  the upper part. MSI-X table and pending bits are the VMM's. */
+struct virtio_dev_pci {
+    struct virtio_dev *dev;
+    uint8_t config[VIRTIO_DEV_PCI_CONFIG];
+    uint64_t bar_size[6]; /**< bytes, powers of two; 0 where there is no BAR, or its upper half */
+    const struct virtio_dev_place *place; /**< array of place_count */
+    uint8_t place_count;
+
+    uint8_t writable[VIRTIO_DEV_PCI_CONFIG]; /**< bits that the guest can change */
+    uint8_t msix;                            /**< offset of the MSI-X capability, or 0 */
+    uint8_t pci_cfg;                         /**< offset of the PCI_CFG capability, or 0 */
+};
+
+VIRTIO_INLINE uint32_t virtio_dev_pci_dword_(const uint8_t *at)
+{
+    return at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+}
+VIRTIO_INLINE void virtio_dev_pci_mask_(struct virtio_dev_pci *pci, unsigned at, uint32_t mask)
+{
+    for (unsigned i = 0; i < 4; i++, mask >>= 8)
+        pci->writable[at + i] = (uint8_t)mask;
+}
+
+/* Address bits of the BARs: writing all ones and reading back tells the size. */
+VIRTIO_INLINE void virtio_dev_pci_mask_bars_(struct virtio_dev_pci *pci)
+{
+    for (unsigned i = 0; i < 6; i++) {
+        uint8_t type = pci->config[0x10 + 4 * i];
+        uint64_t mask = ~(pci->bar_size[i] - 1);
+
+        if (pci->bar_size[i] == 0)
+            continue;
+        virtio_dev_pci_mask_(pci, 0x10 + 4 * i, (uint32_t)mask & ~(type & 1 ? 3u : 15u));
+        if ((type & 7) == 4 && i < 5)
+            virtio_dev_pci_mask_(pci, 0x14 + 4 * i, (uint32_t)(mask >> 32));
+    }
+}
+
+/* What the guest may write of one capability. */
+VIRTIO_INLINE void virtio_dev_pci_mask_cap_(struct virtio_dev_pci *pci, uint8_t at)
+{
+    const uint8_t *cap = &pci->config[at];
+
+    if (cap[0] == VIRTIO_PCI_ID_MSIX_ && at <= VIRTIO_DEV_PCI_CONFIG - 12) {
+        pci->msix = at;
+        pci->writable[at + 3] = 0xc0; /* enable, mask all */
+        pci->dev->msix_vectors = (uint16_t)((cap[2] | (cap[3] & 7) << 8) + 1);
+    } else if (cap[0] == VIRTIO_PCI_ID_VENDOR_ && at <= VIRTIO_DEV_PCI_CONFIG - 20 &&
+               cap[2] >= 20 && cap[3] == VIRTIO_PCI_STRUCT_PCI_CFG) {
+        pci->pci_cfg = at;
+        pci->writable[at + 4] = 0xff; /* bar; then offset, length, data (D-CAP-06) */
+        for (unsigned i = 8; i < 20; i++)
+            pci->writable[at + i] = 0xff;
+    }
+}
+
+/** Power on: finds out from the image what the guest may write, and how many vectors there are.
+ *  Call virtio_dev_init() as well. The image's capability list is trusted to be one, and yet walked no
+ *  further than it can go. */
+VIRTIO_INLINE void virtio_dev_pci_init(struct virtio_dev_pci *pci)
+{
+    uint8_t at = pci->config[0x34] & 0xfc;
+
+    pci->msix = pci->pci_cfg = 0;
+    pci->dev->msix_vectors = 0;
+    for (unsigned i = 0; i < VIRTIO_DEV_PCI_CONFIG; i++)
+        pci->writable[i] = 0;
+    virtio_dev_pci_mask_(pci, 0x04, 0x0407); /* I/O, memory, bus master, Interrupt Disable */
+    pci->writable[0x3c] = 0xff;              /* Interrupt Line */
+    virtio_dev_pci_mask_bars_(pci);
+    for (unsigned hop = 0; hop < (256 - 0x40) / 4 && at >= 0x40; hop++) { /* all distinct dwords */
+        virtio_dev_pci_mask_cap_(pci, at);
+        at = pci->config[at + 1] & 0xfc;
+    }
+}
+
+/* The structure in which all of an access lies, or NULL. */
+VIRTIO_INLINE const struct virtio_dev_place *
+virtio_dev_pci_find_(const struct virtio_dev_pci *pci, unsigned bar, uint64_t offset,
+                     unsigned width)
+{
+    for (unsigned i = 0; i < pci->place_count; i++) {
+        const struct virtio_dev_place *place = &pci->place[i];
+
+        if (place->bar == bar && offset >= place->offset && width <= place->length &&
+            offset - place->offset <= place->length - width)
+            return place;
+    }
+    return NULL;
+}
+
+/** The driver loads from a BAR; outside of every place, and across the end of one, it reads 0. */
+VIRTIO_INLINE uint64_t virtio_dev_pci_bar_read(struct virtio_dev_pci *pci, unsigned bar,
+                                               uint64_t offset, unsigned width)
+{
+    const struct virtio_dev_place *place = virtio_dev_pci_find_(pci, bar, offset, width);
+
+    if (place == NULL)
+        return 0;
+    return virtio_dev_read(pci->dev, (enum virtio_view)place->view, offset - place->offset, width);
+}
+
+/** The driver stores to a BAR. */
+VIRTIO_INLINE void virtio_dev_pci_bar_write(struct virtio_dev_pci *pci, unsigned bar,
+                                            uint64_t offset, unsigned width, uint64_t value)
+{
+    const struct virtio_dev_place *place = virtio_dev_pci_find_(pci, bar, offset, width);
+
+    if (place != NULL)
+        virtio_dev_write(pci->dev, (enum virtio_view)place->view, offset - place->offset, width,
+                         value);
+}
+
+/* Does [offset, offset + width) of configuration space touch [at, at + length)? */
+VIRTIO_INLINE bool virtio_dev_pci_touches_(unsigned offset, unsigned width, unsigned at,
+                                           unsigned length)
+{
+    return offset < at + length && at < offset + width;
+}
+
+/* An access through the PCI_CFG window: to a structure that a capability announces, with an offset
+ * that its width divides; 0 and no access otherwise. It ends at a view, never at configuration
+ * space again (V-PCFG-01, V-PCFG-02, D-PCFG-01). */
+VIRTIO_INLINE unsigned virtio_dev_pci_window_(const struct virtio_dev_pci *pci)
+{
+    const uint8_t *cap = &pci->config[pci->pci_cfg];
+    uint32_t offset = virtio_dev_pci_dword_(cap + 8), width = virtio_dev_pci_dword_(cap + 12);
+    const struct virtio_dev_place *place;
+
+    if ((width != 1 && width != 2 && width != 4) || (offset & (width - 1)) != 0)
+        return 0;
+    place = virtio_dev_pci_find_(pci, cap[4], offset, width);
+    return place != NULL && place->view != VIRTIO_VIEW_LEGACY ? width : 0;
+}
+VIRTIO_INLINE void virtio_dev_pci_window_read_(struct virtio_dev_pci *pci)
+{
+    uint8_t *cap = &pci->config[pci->pci_cfg];
+    unsigned width = virtio_dev_pci_window_(pci);
+    uint64_t value = 0;
+
+    if (width != 0)
+        value = virtio_dev_pci_bar_read(pci, cap[4], virtio_dev_pci_dword_(cap + 8), width);
+    for (unsigned i = 0; i < 4; i++, value >>= 8)
+        cap[16 + i] = (uint8_t)value;
+}
+VIRTIO_INLINE void virtio_dev_pci_window_write_(struct virtio_dev_pci *pci)
+{
+    const uint8_t *cap = &pci->config[pci->pci_cfg];
+    unsigned width = virtio_dev_pci_window_(pci);
+    uint32_t value = virtio_dev_pci_dword_(cap + 16);
+
+    if (width != 0)
+        virtio_dev_pci_bar_write(pci, cap[4], virtio_dev_pci_dword_(cap + 8), width, value);
+}
+
+/* Command register and MSI-X control into the device. */
+VIRTIO_INLINE void virtio_dev_pci_follow_(struct virtio_dev_pci *pci)
+{
+    virtio_dev_irq_mode(pci->dev, pci->msix != 0 && (pci->config[pci->msix + 3] & 0x80) != 0,
+                        (pci->config[5] & 4) != 0);
+}
+
+/** The guest reads 1, 2 or 4 bytes of configuration space, at any offset; 0 past its end. */
+VIRTIO_INLINE uint32_t virtio_dev_pci_read(struct virtio_dev_pci *pci, unsigned offset,
+                                           unsigned width)
+{
+    uint32_t value = 0;
+
+    if ((width != 1 && width != 2 && width != 4) || offset >= VIRTIO_DEV_PCI_CONFIG)
+        return 0;
+    if (pci->pci_cfg != 0 && virtio_dev_pci_touches_(offset, width, pci->pci_cfg + 16u, 4))
+        virtio_dev_pci_window_read_(pci);
+    pci->config[6] &= 0xf7; /* Interrupt Status (V-ISR-02) */
+    pci->config[6] |= pci->dev->reg.isr != 0 && !pci->dev->msix_on ? 8 : 0;
+    for (unsigned i = width; i-- != 0;)
+        value = value << 8 | (offset + i < VIRTIO_DEV_PCI_CONFIG ? pci->config[offset + i] : 0u);
+    return value;
+}
+
+/** The guest writes 1, 2 or 4 bytes of configuration space. The VMM looks at the command register
+ *  and the BARs in `config` afterwards, and maps accordingly. */
+VIRTIO_INLINE void virtio_dev_pci_write(struct virtio_dev_pci *pci, unsigned offset, unsigned width,
+                                        uint32_t value)
+{
+    if ((width != 1 && width != 2 && width != 4) || offset >= VIRTIO_DEV_PCI_CONFIG)
+        return;
+    for (unsigned i = offset; i < offset + width && i < VIRTIO_DEV_PCI_CONFIG; i++, value >>= 8)
+        pci->config[i] = (uint8_t)((pci->config[i] & ~(uint32_t)pci->writable[i]) |
+                                   (value & pci->writable[i]));
+    virtio_dev_pci_follow_(pci);
+    if (pci->pci_cfg != 0 && virtio_dev_pci_touches_(offset, width, pci->pci_cfg + 16u, 4))
+        virtio_dev_pci_window_write_(pci);
+}
+
+/** Resets the function (bus reset, FLR): what the guest wrote to configuration space is gone, and
+ *  the device is reset. */
+VIRTIO_INLINE void virtio_dev_pci_reset(struct virtio_dev_pci *pci)
+{
+    for (unsigned i = 0; i < VIRTIO_DEV_PCI_CONFIG; i++)
+        pci->config[i] &= (uint8_t)~pci->writable[i];
+    virtio_dev_pci_follow_(pci);
+    virtio_dev_reset(pci->dev);
+}
+/** @} */
+#endif /* VIRTIO_HAVE_DEVICE */
 
 #endif /* VIRTIO_CORE_H */

@@ -16,7 +16,7 @@ qtest_blk="examples/hosts/qtest_blk.c examples/hosts/job.c examples/driver/blk.c
 qtest_rng="examples/hosts/qtest_rng.c examples/hosts/entropy.c examples/driver/rng.c $qtest"
 parts="examples/driver/blk.c examples/device/blk.c examples/device/function.c"
 suites="ring_test packed_test feature_test platform_test caps_test driver_test transport_test
-    loopback_test single_format_test"
+    loopback_test single_format_test device_test"
 lite="-Itests/support/lite"
 passed=0
 failed=0
@@ -109,6 +109,8 @@ fuzz() { # inputs, always the same ones
         step "single_format_test, $cc, packed" build_and_run "single-$cc" $cc -std=c11 -O1 $common \
             "$config" $sanitize -DVIRTIO_RING_ALWAYS=VIRTQ_PACKED tests/single_format_test.c \
             -lcriterion
+        step "device_test, $cc, one byte order" build_and_run "device-order-$cc" $cc -std=c11 -O1 \
+            $common "$config" $sanitize -DVIRTIO_RING_FLAGS=0x3f8 tests/device_test.c -lcriterion
         step "thread_test, $cc, optimised" build_and_run "thread-$cc" $cc -std=c11 -O2 $common \
             tests/thread_test.c -lcriterion
         # gcc warns that TSan does not see fences; the test's first comment says what that means.

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT-0
-"""Which test names which rule of the ring: prints a table and fails if a rule is named by none.
+"""Which test names which rule of the ring and of the device side: prints a table and fails if a rule is named by none.
 
     tests/rules.py [--quiet]
 
-The rules are those of the virtqueue (VIRTIO 2.6 to 2.10); a test names them in the comment that it
+The rules are those of the virtqueue (VIRTIO 2.6 to 2.10) and what a device shows of the rest (2.1 to 2.5,
+4.1, 4.2); a test names them in the comment that it
 begins with, one by one or as "D-PACK-01 to D-PACK-05".
 """
 import pathlib
@@ -21,6 +22,13 @@ RULES = {
     "L-INO": "1", "V-INO": "1-3", "D-INO": "1-4",
     "L-NOTE": "1-4", "D-NOTE": "1-3", "V-NOTE": "1",
     "D-RR": "1-4", "V-RR": "1-4",
+    # device side
+    "L-STATUS": "1-2", "V-STATUS": "1-4", "V-RESET": "1-4", "V-INIT": "1-2", "L-CLEAN": "3",
+    "L-FEAT": "7", "V-FEAT": "1-5", "V-RES": "2-4", "L-CFG": "6", "V-CFG": "1-4", "V-SUS": "1-5",
+    "V-COM": "1-8", "L-NTF": "1", "V-NTF": "1-2", "L-ISR": "1", "V-ISR": "1-3", "L-MSX": "1",
+    "V-MSX": "2-4", "V-PCFG": "1-2", "L-SHM": "3", "V-PLEG": "1-2", "L-PLEG": "4-5",
+    "V-MMIO": "1-7", "L-MMIO": "8", "V-MLEG": "1-2", "V-LEG": "1-2 8", "L-LEG": "3 5",
+    "R": "19-24 27-31", "R-AMB": "4-6",
 }
 
 
@@ -33,7 +41,7 @@ def numbers(text):
 def named(text):
     """Rules that a test's text names."""
     for family, first, _, last in re.findall(
-            r"([DVL]-[A-Z]+)-(\d+)(?: to ([DVL]-[A-Z]+)-(\d+))?", text):
+            r"\b([DVLR]-[A-Z]+|R)-(\d+)(?: to ([DVLR]-[A-Z]+|R)-(\d+))?", text):
         yield from ((family, n) for n in range(int(first), int(last or first) + 1))
 
 

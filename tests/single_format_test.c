@@ -218,3 +218,37 @@ Test(single_format, the_feature_of_a_property_that_is_left_out_is_not_accepted)
     cr_assert_not(virtio_features_has(&drv.accepted, VIRTIO_FEATURE_NOTIFY_ON_EMPTY));
     cr_assert_eq(set_up(&drv), 0);
 }
+
+/* ----- an emulated device ----- */
+
+static const struct virtio_dev_ops no_ops; /* no interest in anything */
+
+/* Does the device take these features of words 0 and 1? Bytes of the common configuration. */
+static bool device_takes(struct virtio_dev *dev, uint32_t low, uint32_t high)
+{
+    virtio_dev_write(dev, VIRTIO_VIEW_COMMON, 20, 1, 0);
+    virtio_dev_write(dev, VIRTIO_VIEW_COMMON, 8, 4, 0);
+    virtio_dev_write(dev, VIRTIO_VIEW_COMMON, 12, 4, low);
+    virtio_dev_write(dev, VIRTIO_VIEW_COMMON, 8, 4, 1);
+    virtio_dev_write(dev, VIRTIO_VIEW_COMMON, 12, 4, high);
+    virtio_dev_write(dev, VIRTIO_VIEW_COMMON, 20, 1, 0x0b);
+    return virtio_dev_read(dev, VIRTIO_VIEW_COMMON, 20, 1) == 0x0b;
+}
+
+Test(single_format, the_device_offers_and_takes_what_is_there)
+{
+    /* V-FEAT-01 to V-FEAT-03, V-INIT-02, T-75 */
+    struct virtio_dev dev;
+
+    memset(&dev, 0, sizeof(dev));
+    dev.ops = &no_ops;
+    dev.offered.word[0] = dev.offered.word[1] = ~0u;
+    virtio_dev_init(&dev);
+    cr_assert_eq(virtio_dev_read(&dev, VIRTIO_VIEW_COMMON, 4, 4), 0xe6ffffff, "no INDIRECT_DESC");
+    virtio_dev_write(&dev, VIRTIO_VIEW_COMMON, 0, 4, 1);
+    cr_assert_eq(virtio_dev_read(&dev, VIRTIO_VIEW_COMMON, 4, 4),
+                 IS_PACKED ? 0xffffffef : 0xffffffeb, "no ORDER_PLATFORM, RING_PACKED as it is");
+    cr_assert_eq(device_takes(&dev, 0, 1), !IS_PACKED);
+    cr_assert_eq(device_takes(&dev, 1u << 29, 1u | 1u << 2), IS_PACKED);
+    cr_assert_not(device_takes(&dev, 1u << 28, 1u | (IS_PACKED ? 1u << 2 : 0)));
+}

@@ -44,17 +44,18 @@ static void *map(void *ctx, uint64_t addr, uint32_t len)
     return guest + (addr - GUEST);
 }
 
-static void kicked(void *ctx)
+static void kicked(void *ctx, uint16_t index)
 {
+    struct virtio_dev *dev = &rig.function.dev;
     bool irq;
 
     (void)ctx;
     if (rig.stuck)
         return;
-    if (blkdev_serve(&rig.disk, &rig.function.queue, &irq) != 0)
-        function_needs_reset(&rig.function);
+    if (blkdev_serve(&rig.disk, virtio_dev_ring(dev, index), &irq) != 0)
+        virtio_dev_needs_reset(dev);
     else if (irq)
-        function_interrupt(&rig.function, VIRTIO_IRQ_QUEUE);
+        virtio_dev_interrupt(dev, index);
 }
 
 static void line_changed(void *ctx, bool level)
@@ -75,7 +76,7 @@ static bool wait_for_line(void *ctx)
     return (causes & VIRTIO_IRQ_QUEUE) != 0;
 }
 
-static struct virtio_window inner;
+static struct virtio_window inner[6];
 
 static void record(bool write, uint64_t offset, unsigned width, uint32_t value)
 {
@@ -87,9 +88,9 @@ static void record(bool write, uint64_t offset, unsigned width, uint32_t value)
 
 static uint32_t traced_read(void *ctx, uint64_t offset, unsigned width)
 {
-    uint32_t value = inner.ops->read(inner.ctx, offset, width);
+    const struct virtio_window *w = (const struct virtio_window *)ctx;
+    uint32_t value = w->ops->read(w->ctx, offset, width);
 
-    (void)ctx;
     if (rig.fault != NULL && rig.fault((uint32_t)offset, &value))
         rig.faults++;
     record(false, offset, width, value);
@@ -98,9 +99,10 @@ static uint32_t traced_read(void *ctx, uint64_t offset, unsigned width)
 
 static void traced_write(void *ctx, uint64_t offset, unsigned width, uint32_t value)
 {
-    (void)ctx;
+    const struct virtio_window *w = (const struct virtio_window *)ctx;
+
     record(true, offset, width, value);
-    inner.ops->write(inner.ctx, offset, width, value);
+    w->ops->write(w->ctx, offset, width, value);
 }
 
 static struct virtio_window traced_window(unsigned bar)
@@ -108,14 +110,16 @@ static struct virtio_window traced_window(unsigned bar)
     static const struct virtio_window_ops ops = {traced_read, traced_write};
     struct virtio_window w = function_window(&rig.function, bar);
 
-    if (w.kind != VIRTIO_WINDOW_NONE)
-        inner = w;
+    inner[bar] = w;
     w.ops = &ops;
+    w.ctx = &inner[bar];
     return w;
 }
 
 static void power_on(enum function_view view)
 {
+    static const struct virtio_dev_ops ops = {
+        map, kicked, line_changed, NULL, NULL, NULL, NULL, NULL, NULL};
     struct function *f = &rig.function;
 
     memset(&rig, 0, sizeof(rig));
@@ -128,17 +132,17 @@ static void power_on(enum function_view view)
     rig.disk.big_endian = VIRTIO_BIG_ENDIAN && view == FUNCTION_PCI_LEGACY;
     memcpy(rig.disk.id, "serial 1", 9);
     f->view = view;
-    f->device_type = BLK_DEVICE_TYPE;
-    f->queue_max = SIZE;
-    f->config_length = BLKDEV_CONFIG_SIZE;
-    f->map = map;
-    f->kick = kicked;
-    f->irq = line_changed;
-    virtio_features_add(&f->offered, BLKDEV_FEATURE_FLUSH);
-    virtio_features_add(&f->offered, VIRTIO_FEATURE_INDIRECT_DESC);
-    virtio_features_add(&f->offered, VIRTIO_FEATURE_EVENT_IDX);
+    f->queue[0].max = SIZE;
+    f->dev.ops = &ops;
+    f->dev.device_type = BLK_DEVICE_TYPE;
+    f->dev.queue_count = 1;
+    f->dev.big_endian = VIRTIO_BIG_ENDIAN;
+    f->dev.config_length = BLKDEV_CONFIG_SIZE;
+    virtio_features_add(&f->dev.offered, BLKDEV_FEATURE_FLUSH);
+    virtio_features_add(&f->dev.offered, VIRTIO_FEATURE_INDIRECT_DESC);
+    virtio_features_add(&f->dev.offered, VIRTIO_FEATURE_EVENT_IDX);
     blkdev_config(&rig.disk, f->config);
-    function_reset(f);
+    function_init(f);
 }
 
 static int take_pci(void)
@@ -189,6 +193,12 @@ static int start_blk(void)
     struct blk_setup setup = {.memory = {guest, GUEST, DATA}, .wait = wait_for_line};
 
     return blk_start(&rig.blk, &rig.drv, &setup);
+}
+
+/* The device's first queue if it is on. */
+static struct virtio_dev_queue *queue_on(void)
+{
+    return rig.function.queue[0].reg.state == VIRTIO_DEV_QUEUE_ON ? rig.function.queue : NULL;
 }
 
 static struct virtq_seg data(uint32_t offset, uint32_t len)
@@ -299,20 +309,20 @@ Test(life_cycle, unplugged_device_is_told_apart)
 Test(features, only_what_is_offered_wanted_and_known_is_accepted)
 {
     /* NOTIF_CONFIG_DATA and RING_RESET where the transport has their registers. */
-    static const uint32_t word_1[] = {0xfffc0ddf, 0, 0xfffc0d5f}; /* by enum function_view */
+    static const uint32_t word_1[] = {0xfffc0fdf, 0, 0xfffc0d5f}; /* by enum function_view */
 
     EACH_VIEW(view) { /* D-FEAT-01, D-FEAT-02, D-FEAT-05, D-FEAT-06, D-LEG-10, T-12, T-37 */
         take_device(view);
         for (unsigned word = 0; word < 4; word++)
-            rig.function.offered.word[word] = ~0u;
+            rig.function.dev.offered.word[word] = ~0u;
         cr_assert_eq(negotiate(), 0);
-        cr_expect_eq(rig.function.accepted.word[0],
+        cr_expect_eq(rig.function.dev.reg.accepted.word[0],
                      view == FUNCTION_PCI_LEGACY ? 0x39ffffffu : 0x30ffffffu, "%#x",
-                     rig.function.accepted.word[0]);
-        cr_expect_eq(rig.function.accepted.word[1], word_1[view], "%#x",
-                     rig.function.accepted.word[1]);
-        cr_expect_eq(rig.function.accepted.word[2], view == FUNCTION_PCI_LEGACY ? 0 : ~0u);
-        cr_expect_eq(memcmp(&rig.drv.accepted, &rig.function.accepted, 16), 0);
+                     rig.function.dev.reg.accepted.word[0]);
+        cr_expect_eq(rig.function.dev.reg.accepted.word[1], word_1[view], "%#x",
+                     rig.function.dev.reg.accepted.word[1]);
+        cr_expect_eq(rig.function.dev.reg.accepted.word[2], view == FUNCTION_PCI_LEGACY ? 0 : ~0u);
+        cr_expect_eq(memcmp(&rig.drv.accepted, &rig.function.dev.reg.accepted, 16), 0);
     }
 }
 
@@ -323,8 +333,8 @@ Test(features, version_1_is_accepted_unasked)
     take_device(FUNCTION_PCI_MODERN); /* D-FEAT-06, T-33 */
     cr_assert_eq(virtio_drv_begin(&rig.drv), 0);
     cr_assert_eq(virtio_drv_negotiate(&rig.drv, &none, &none), 0);
-    cr_expect_eq(rig.function.accepted.word[1], 1);
-    cr_expect_eq(rig.function.accepted.word[0], 0);
+    cr_expect_eq(rig.function.dev.reg.accepted.word[1], 1);
+    cr_expect_eq(rig.function.dev.reg.accepted.word[0], 0);
 }
 
 Test(features, missing_required_feature_fails_the_device)
@@ -334,7 +344,7 @@ Test(features, missing_required_feature_fails_the_device)
     take_device(FUNCTION_MMIO); /* D-FEAT-04, D-INIT-05 */
     cr_assert_eq(virtio_drv_begin(&rig.drv), 0);
     cr_expect_eq(virtio_drv_negotiate(&rig.drv, &none, &ro), VIRTIO_ERR_REQUIRED);
-    cr_expect_eq(rig.function.status, 0x83);
+    cr_expect_eq(rig.function.dev.reg.status, 0x83);
 }
 
 Test(features, modern_transport_needs_version_1)
@@ -345,7 +355,7 @@ Test(features, modern_transport_needs_version_1)
     cr_assert_eq(virtio_drv_begin(&rig.drv), 0);
     rig.drv.offered.word[1] = 0;
     cr_expect_eq(virtio_drv_negotiate(&rig.drv, &none, &none), VIRTIO_ERR_NOT_MODERN);
-    cr_expect(rig.function.status & VIRTIO_STATUS_FAILED);
+    cr_expect(rig.function.dev.reg.status & VIRTIO_STATUS_FAILED);
 }
 
 static bool refuse_features(uint32_t offset, uint32_t *value)
@@ -360,7 +370,7 @@ Test(features, refused_set_is_an_error_and_failed)
     take_device(FUNCTION_MMIO); /* D-INIT-04, T-31 */
     rig.fault = refuse_features;
     cr_expect_eq(negotiate(), VIRTIO_ERR_FEATURES);
-    cr_expect(rig.function.status & VIRTIO_STATUS_FAILED);
+    cr_expect(rig.function.dev.reg.status & VIRTIO_STATUS_FAILED);
 }
 
 /* ----- configuration ----- */
@@ -374,7 +384,7 @@ static void grow(void)
 
     memset(rig.function.config, 0, 8);
     rig.function.config[big ? 3 : 4] = 1;
-    rig.function.generation++;
+    virtio_dev_config_changed(&rig.function.dev);
 }
 
 static bool grow_between_halves(uint32_t offset, uint32_t *value)
@@ -407,7 +417,7 @@ static bool always_changing(uint32_t offset, uint32_t *value)
 {
     (void)offset;
     (void)value;
-    rig.function.generation++;
+    virtio_dev_config_changed(&rig.function.dev);
     rig.function.config[0]++;
     return true;
 }
@@ -452,7 +462,7 @@ Test(config, legacy_place_follows_msix)
 
     take_device(FUNCTION_PCI_LEGACY); /* L-PLEG-05, R-17, T-17 */
     for (int on = 1; on >= 0; on--) {
-        rig.function.msix_on = on != 0;
+        virtio_dev_irq_mode(&rig.function.dev, on != 0, false);
         rig.layout.msix_on = on != 0;
         cr_assert_eq(virtio_drv_pci(&rig.drv, &rig.layout, rig.windows), 0);
         cr_assert_eq(virtio_drv_config_read(&rig.drv, &capacity, 1, &value), 0);
@@ -473,11 +483,11 @@ Test(queues, set_up_on_every_transport)
         cr_assert_eq(negotiate(), 0);
         cr_assert_eq(virtio_drv_queue_size(&rig.drv, 0), SIZE);
         cr_assert_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup), 0);
-        cr_expect(rig.function.queue_enabled);
-        cr_expect_eq(rig.function.queue_size, SIZE);
-        cr_expect_eq(rig.function.queue_address[0], GUEST);
-        cr_expect_eq(rig.function.queue_address[1], GUEST + at.driver);
-        cr_expect_eq(rig.function.queue_address[2], GUEST + at.device);
+        cr_expect(queue_on() != NULL);
+        cr_expect_eq(queue_on()->ring.last + 1, SIZE);
+        cr_expect_eq(rig.function.queue[0].reg.address[0], GUEST);
+        cr_expect_eq(rig.function.queue[0].reg.address[1], GUEST + at.driver);
+        cr_expect_eq(rig.function.queue[0].reg.address[2], GUEST + at.device);
         cr_expect_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup), VIRTIO_ERR_QUEUE_BUSY);
         cr_expect_eq(virtio_drv_queue_setup(&rig.drv, &queue, 1, &setup), VIRTIO_ERR_NO_QUEUE);
     }
@@ -511,21 +521,21 @@ Test(queues, reset_alone_and_enabled_again_with_another_size)
         if (view == FUNCTION_PCI_LEGACY)
             continue;
         take_device(view);
-        virtio_features_add(&rig.function.offered, VIRTIO_FEATURE_RING_RESET);
+        virtio_features_add(&rig.function.dev.offered, VIRTIO_FEATURE_RING_RESET);
         cr_assert_eq(negotiate(), 0);
         cr_expect_eq(reset_register(view), 0);
         for (uint16_t num = SIZE; num != 0; num = (uint16_t)(num / 2)) {
             setup.num = num;
             cr_assert_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup), 0);
-            cr_expect(rig.function.queue_enabled);
-            cr_expect_eq(rig.function.queue_size, num);
+            cr_expect(queue_on() != NULL);
+            cr_expect_eq(queue_on()->ring.last + 1, num);
             cr_expect_eq(reset_register(view), 0);
             cr_assert_eq(virtio_drv_queue_reset(&rig.drv, &queue), 0);
-            cr_expect_not(rig.function.queue_enabled);
+            cr_expect(queue_on() == NULL);
             cr_expect_eq(reset_register(view), 0);
             cr_expect_eq(virtio_drv_queue_size(&rig.drv, 0), SIZE, "its maximum again");
         }
-        cr_expect_eq(rig.function.status & VIRTIO_STATUS_NEEDS_RESET, 0);
+        cr_expect_eq(rig.function.dev.reg.status & VIRTIO_STATUS_NEEDS_RESET, 0);
     }
 }
 
@@ -561,7 +571,7 @@ Test(queues, wrong_sizes_and_memory_are_refused)
         setup.memory.device += 16;
         cr_expect_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup),
                      VIRTIO_ERR_QUEUE_MEMORY);
-        cr_expect_not(rig.function.queue_enabled);
+        cr_expect(queue_on() == NULL);
         setup = good_setup();
         setup.num = SIZE / 2;
         cr_expect_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup),
@@ -596,7 +606,7 @@ Test(queues, size_that_does_not_read_back_is_refused)
     cr_assert_eq(negotiate(), 0);
     rig.fault = shrink_queue;
     cr_expect_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup), VIRTIO_ERR_QUEUE_SIZE);
-    cr_expect_not(rig.function.queue_enabled);
+    cr_expect(queue_on() == NULL);
 }
 
 Test(queues, device_that_does_not_enable_is_refused)
@@ -642,7 +652,7 @@ Test(notify, address_is_queue_notify_off_times_multiplier)
         rig.drv.notify_multiplier = cases[i].multiplier;
         cr_assert_eq(virtio_drv_queue_setup(&rig.drv, &queue, 0, &setup), cases[i].err, "case %u",
                      i);
-        cr_expect_eq(rig.function.queue_enabled, cases[i].err == 0);
+        cr_expect_eq(queue_on() != NULL, cases[i].err == 0);
         if (cases[i].err == 0)
             cr_expect_eq(queue.notify.address, cases[i].at, "case %u", i);
     }
@@ -696,12 +706,13 @@ Test(irq, causes_are_read_and_acknowledged)
 {
     EACH_VIEW(view) { /* V-ISR-03, D-ISR-02, D-MMIO-08, T-39, T-83, T-95 */
         take_device(view);
-        function_interrupt(&rig.function, 0x82);
+        rig.function.dev.reg.isr = 0x82;
+        virtio_dev_irq_mode(&rig.function.dev, false, false);
         rig.traced = 0;
         cr_expect_eq(virtio_drv_irq_status(&rig.drv), VIRTIO_IRQ_CONFIG);
         cr_expect_eq(rig.line, view == FUNCTION_MMIO);
         virtio_drv_irq_ack(&rig.drv, VIRTIO_IRQ_CONFIG);
-        cr_expect_eq(rig.function.isr, view == FUNCTION_MMIO ? 0x80 : 0);
+        cr_expect_eq(rig.function.dev.reg.isr, view == FUNCTION_MMIO ? 0x80 : 0);
         cr_expect_eq(rig.traced, view == FUNCTION_MMIO ? 2 : 1);
     }
 }
@@ -747,6 +758,77 @@ Test(mmio, control_registers_are_accessed_as_32_bits)
     cr_assert_eq(start_blk(), 0);
     for (unsigned i = 0; i < rig.traced; i++)
         cr_expect(rig.trace[i].width == 4 || rig.trace[i].offset >= VIRTIO_MMIO_REG_CONFIG);
+}
+
+/* ----- the emulated function in the layouts that have no driver here ----- */
+
+Test(function, rfc_structures_are_found_beside_the_legacy_bar)
+{
+    static const struct virtio_pci_place expected[5] = {
+        {0, 0, 0, 0, 0},
+        {VIRTIO_PCI_RFC2011, 4, 0x40, 0x0000, 32},
+        {VIRTIO_PCI_RFC2011, 4, 0x4c, 0x3000, 2},
+        {VIRTIO_PCI_RFC2011, 4, 0x58, 0x1000, 1},
+        {VIRTIO_PCI_RFC2011, 4, 0x64, 0x2000, 0x1000}};
+    struct virtio_pci_config config = {function_pci_read32, function_pci_write32, &rig.function};
+    struct virtio_pci_layout layout;
+    struct virtio_pci_bar bars[6];
+    struct virtio_window mem, io;
+
+    power_on(FUNCTION_PCI_RFC2011); /* */
+    function_pci_bars(&rig.function, bars);
+    cr_assert_eq(virtio_pci_scan(&layout, &config, bars, VIRTIO_PCI_STRICT), 0);
+    cr_expect_eq(layout.generation, VIRTIO_PCI_RFC2011);
+    cr_expect(layout.legacy);
+    cr_expect_eq(layout.msix_vectors, 4);
+    for (unsigned i = VIRTIO_PCI_STRUCT_COMMON; i <= VIRTIO_PCI_STRUCT_DEVICE; i++) {
+        struct virtio_pci_place at = virtio_pci_locate(&layout, (enum virtio_pci_struct)i, false);
+
+        cr_expect_eq(at.found, expected[i].found, "structure %u", i);
+        cr_expect_eq(at.bar, expected[i].bar, "structure %u", i);
+        cr_expect_eq(at.cap, expected[i].cap, "structure %u", i);
+        cr_expect_eq(at.offset, expected[i].offset, "structure %u", i);
+        cr_expect_eq(at.length, expected[i].length, "structure %u", i);
+    }
+    mem = function_window(&rig.function, 4);
+    io = function_window(&rig.function, 0);
+    virtio_window_write8(&mem, 18, 3);
+    cr_expect_eq(virtio_window_read8(&io, 18), 3);
+    cr_expect_eq(virtio_window_read32(&mem, 0x2000), virtio_window_read32(&io, 20));
+}
+
+Test(function, version_1_of_mmio)
+{
+    struct virtio_window w;
+
+    power_on(FUNCTION_MMIO_V1); /* V-MMIO-01, V-MLEG-01 */
+    w = function_window(&rig.function, 0);
+    cr_expect_eq(virtio_window_read32(&w, 0), 0x74726976);
+    cr_expect_eq(virtio_window_read32(&w, 4), 1);
+    virtio_window_write32(&w, 0x28, 4096);
+    virtio_window_write32(&w, 0x3c, 4096);
+    virtio_window_write32(&w, 0x40, GUEST / 4096);
+    cr_expect_eq(virtio_window_read32(&w, 0x40), GUEST / 4096);
+    cr_expect(queue_on() != NULL);
+    cr_expect_eq(function_window(&rig.function, 1).kind, VIRTIO_WINDOW_NONE);
+}
+
+Test(function, configuration_space_can_be_written)
+{
+    power_on(FUNCTION_PCI_MODERN); /* V-CAP-03, V-PCFG-01, V-MSX-02 */
+    for (unsigned i = 0; i < 6; i++) {
+        function_pci_write32(&rig.function, (uint16_t)(0x10 + 4 * i), ~0u);
+        cr_expect_eq(function_pci_read32(&rig.function, (uint16_t)(0x10 + 4 * i)),
+                     i == 4 ? 0xffff8000u : 0, "BAR %u", i);
+    }
+    cr_expect_eq(function_pci_read32(&rig.function, 0x84) >> 24, 5, "PCI_CFG");
+    function_pci_write32(&rig.function, 0x88, 4);
+    function_pci_write32(&rig.function, 0x8c, 0x2000);
+    function_pci_write32(&rig.function, 0x90, 4);
+    cr_expect_eq(function_pci_read32(&rig.function, 0x94), 128, "sectors");
+    cr_expect_eq(function_pci_read32(&rig.function, 0x98) & 0xff, 0x11, "MSI-X");
+    function_pci_write32(&rig.function, 0x98, 0x80000000);
+    cr_expect(rig.function.dev.msix_on);
 }
 
 /* ----- windows ----- */
@@ -810,10 +892,11 @@ Test(names, every_error_has_its_own_text)
     static const int last[][2] = {{VIRTQ_ERR_AVAIL_HEAD, VIRTQ_ERR_SIZE},
                                   {VIRTQ_ERR_INDIRECT_MAP, VIRTQ_ERR_CHAIN_NEXT},
                                   {VIRTIO_PCI_ERR_INCOMPLETE, VIRTIO_PCI_ERR_NO_DEVICE},
-                                  {VIRTIO_ERR_QUEUE_REFUSED, VIRTIO_ERR_NO_DEVICE},
+                                  {VIRTIO_ERR_NO_RESET, VIRTIO_ERR_NO_DEVICE},
+                                  {VIRTIO_ERR_DEV_STATE, VIRTIO_ERR_DEV_STATE},
                                   {BLK_ERR_DEVICE, BLK_ERR_IO}};
 
-    for (unsigned i = 0; i < 5; i++) {
+    for (unsigned i = 0; i < sizeof(last) / sizeof(last[0]); i++) {
         for (int err = last[i][0]; err <= last[i][1]; err++) {
             cr_expect(strcmp(blk_err_name(err), "unknown error") != 0, "%d", err);
             cr_expect(err == last[i][0] ||
@@ -853,7 +936,7 @@ Test(blk, reads_writes_flushes_and_names)
         cr_assert_eq(blk_get_id(&rig.blk, id), 0);
         cr_expect_str_eq(id, "serial 1");
         cr_expect_eq(blk_stop(&rig.blk), 0);
-        cr_expect_eq(rig.function.status, 0);
+        cr_expect_eq(rig.function.dev.reg.status, 0);
     }
 }
 
@@ -868,7 +951,7 @@ Test(blk, every_feature_of_the_ring)
             take_device(view);
             for (unsigned i = 0; i < 6; i++)
                 if (set >> i & 1)
-                    virtio_features_add(&rig.function.offered, bits[i]);
+                    virtio_features_add(&rig.function.dev.offered, bits[i]);
             cr_assert_eq(start_blk(), 0);
             cr_expect_eq(virtio_features_has(&rig.drv.accepted, bits[0]), set & 1);
             for (unsigned times = 0; times < 40; times++)
@@ -946,7 +1029,7 @@ Test(blk, hostile_device_breaks_the_queue_only)
     take_device(FUNCTION_PCI_MODERN);
     cr_assert_eq(start_blk(), 0);
     rig.stuck = true;
-    used = map(NULL, rig.function.queue_address[2], 4);
+    used = map(NULL, rig.function.queue[0].reg.address[2], 4);
     used[2] = used[3] = 0x77;
     cr_expect_eq(blk_read(&rig.blk, 0, data(0, 512)), VIRTQ_ERR_USED_IDX);
     cr_expect_eq(blk_read(&rig.blk, 0, data(0, 512)), VIRTQ_ERR_BROKEN);
@@ -958,7 +1041,7 @@ Test(blk, hostile_driver_makes_the_device_ask_for_a_reset)
 
     take_device(FUNCTION_PCI_MODERN); /* V-STATUS-02, V-STATUS-03 */
     cr_assert_eq(start_blk(), 0);
-    avail = map(NULL, rig.function.queue_address[1], 4);
+    avail = map(NULL, rig.function.queue[0].reg.address[1], 4);
     avail[2] = avail[3] = 0x77;
     virtio_notify_send(&rig.blk.queue.notify, 0);
     cr_expect(virtio_drv_needs_reset(&rig.drv));

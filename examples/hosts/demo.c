@@ -54,19 +54,20 @@ static void *guest_map(void *ctx, uint64_t addr, uint32_t len)
 }
 
 /* The device's half of the work happens inside the driver's kick. */
-static void device_kicked(void *ctx)
+static void device_kicked(void *ctx, uint16_t queue)
 {
     struct machine *machine = ctx;
+    struct virtio_dev *dev = &machine->function.dev;
     bool irq;
 
     machine->kicks++;
-    if (blkdev_serve(&machine->disk, &machine->function.queue, &irq) != 0)
-        function_needs_reset(&machine->function);
+    if (blkdev_serve(&machine->disk, virtio_dev_ring(dev, queue), &irq) != 0)
+        virtio_dev_needs_reset(dev);
     else if (irq)
-        function_interrupt(&machine->function, VIRTIO_IRQ_QUEUE);
+        virtio_dev_interrupt(dev, queue);
 }
 
-static void device_irq(void *ctx, bool level)
+static void device_line(void *ctx, bool level)
 {
     struct machine *machine = ctx;
 
@@ -159,7 +160,10 @@ static int exercise(struct machine *machine)
 static int run(enum function_view view, uint8_t *image, uint64_t size)
 {
     static struct machine machine; /* the driver's slots are too large for a small stack */
+    static const struct virtio_dev_ops ops = {
+        .map = guest_map, .kick = device_kicked, .line = device_line};
     struct function *function = &machine.function;
+    struct virtio_dev *dev = &function->dev;
     int err;
 
     memset(&machine, 0, sizeof(machine));
@@ -175,18 +179,18 @@ static int run(enum function_view view, uint8_t *image, uint64_t size)
     machine.disk.map_ctx = &machine;
     machine.disk.big_endian = VIRTIO_BIG_ENDIAN && view == FUNCTION_PCI_LEGACY;
     function->view = view;
-    function->device_type = BLK_DEVICE_TYPE;
-    function->queue_max = QUEUE_SIZE;
-    virtio_features_add(&function->offered, BLKDEV_FEATURE_FLUSH);
-    virtio_features_add(&function->offered, VIRTIO_FEATURE_INDIRECT_DESC);
-    virtio_features_add(&function->offered, VIRTIO_FEATURE_EVENT_IDX);
-    function->config_length = BLKDEV_CONFIG_SIZE;
+    function->queue[0].max = QUEUE_SIZE;
+    dev->ops = &ops;
+    dev->ctx = &machine;
+    dev->device_type = BLK_DEVICE_TYPE;
+    dev->queue_count = 1;
+    dev->big_endian = VIRTIO_BIG_ENDIAN;
+    dev->config_length = BLKDEV_CONFIG_SIZE;
+    virtio_features_add(&dev->offered, BLKDEV_FEATURE_FLUSH);
+    virtio_features_add(&dev->offered, VIRTIO_FEATURE_INDIRECT_DESC);
+    virtio_features_add(&dev->offered, VIRTIO_FEATURE_EVENT_IDX);
     blkdev_config(&machine.disk, function->config);
-    function->map = guest_map;
-    function->kick = device_kicked;
-    function->irq = device_irq;
-    function->ctx = &machine;
-    function_reset(function);
+    function_init(function);
 
     printf("%s\n", view_name(view));
     err = start(&machine);
