@@ -14,14 +14,17 @@ DEMO = examples/hosts/demo.c examples/hosts/job.c $(DRIVER) $(DEVICE)
 QTEST = examples/hosts/qtest_virtio.c examples/hosts/qtest.c examples/hosts/qtest_pci.c
 QTEST_BLK = examples/hosts/qtest_blk.c examples/hosts/job.c examples/driver/blk.c $(QTEST)
 QTEST_RNG = examples/hosts/qtest_rng.c examples/hosts/entropy.c examples/driver/rng.c $(QTEST)
+LSPCI = $(addprefix examples/hosts/,virtio_lspci.c lspci_dump.c lspci_sysfs.c lspci_examine.c \
+    lspci_registers.c lspci_show.c lspci_json.c virtio_names.c)
 ALL_HEADERS = $(HEADERS) $(wildcard examples/*/*.h)
 
-.PHONY: help demo qtest check headers qemu bench-count size ablation fuzz docs install clean
+.PHONY: help demo qtest lspci check headers qemu bench-count size ablation fuzz docs install clean
 
 help:
 	@echo 'make demo [DISK=file] [TRANSPORT=t]  both ends of a block device in one process'
 	@echo 'make check        install what is needed (Debian), run every test'
 	@echo 'make qtest        build build/qtest-blk and build/qtest-rng, which drive devices of QEMU'
+	@echo 'make lspci        build build/virtio-lspci, which shows the virtio side of PCI functions'
 	@echo 'make qemu         the runs against QEMU alone'
 	@echo 'make headers      compile the headers alone for every CPU'
 	@echo 'make bench-count  instructions per ring operation, under callgrind'
@@ -42,6 +45,10 @@ $(BUILD)/qtest-blk: $(QTEST_BLK) $(ALL_HEADERS) | $(BUILD)
 	$(COMPILE) $(QTEST_BLK) -o $@
 $(BUILD)/qtest-rng: $(QTEST_RNG) $(ALL_HEADERS) | $(BUILD)
 	$(COMPILE) $(QTEST_RNG) -o $@
+
+lspci: $(BUILD)/virtio-lspci
+$(BUILD)/virtio-lspci: $(LSPCI) $(ALL_HEADERS) | $(BUILD)
+	$(COMPILE) $(LSPCI) -o $@
 
 install:
 	tests/install.sh

@@ -14,6 +14,9 @@ demo="examples/hosts/demo.c examples/hosts/job.c examples/driver/blk.c examples/
 qtest="examples/hosts/qtest_virtio.c examples/hosts/qtest.c examples/hosts/qtest_pci.c"
 qtest_blk="examples/hosts/qtest_blk.c examples/hosts/job.c examples/driver/blk.c $qtest"
 qtest_rng="examples/hosts/qtest_rng.c examples/hosts/entropy.c examples/driver/rng.c $qtest"
+lspci="examples/hosts/virtio_lspci.c examples/hosts/lspci_dump.c examples/hosts/lspci_sysfs.c
+    examples/hosts/lspci_examine.c examples/hosts/lspci_registers.c examples/hosts/lspci_show.c
+    examples/hosts/lspci_json.c examples/hosts/virtio_names.c"
 parts="examples/driver/blk.c examples/device/blk.c examples/device/function.c"
 suites="ring_test packed_test feature_test platform_test caps_test driver_test transport_test
     loopback_test single_format_test device_test"
@@ -94,6 +97,12 @@ fuzz() { # inputs, always the same ones
         $build/fuzz_ring -seed=1 -runs="$1" -max_len=4096 -timeout=10
 }
 
+lspci() { # compiler
+    # shellcheck disable=SC2086
+    $1 -std=c11 -O1 $common "$config" $sanitize $lspci -o "$build/virtio-lspci-$1" &&
+        tests/lspci.sh "$build/virtio-lspci-$1"
+}
+
 # shellcheck disable=SC2086,SC2046
 {
     step "headers alone, every CPU" tests/headers.sh
@@ -118,6 +127,7 @@ fuzz() { # inputs, always the same ones
             -Wno-unknown-warning-option -Wno-tsan $lite -fsanitize=thread tests/thread_test.c
         step "demo, $cc, ASan and UBSan" build_and_run "demo-$cc" $cc -std=c11 -O1 $common \
             "$config" $sanitize $demo
+        step "virtio-lspci, $cc, ASan and UBSan" lspci $cc
         step "C++17 round trip, $cc" build_and_run "cxx-$cc" ${cxx} -std=c++17 -O1 $common \
             "$config" $sanitize tests/cxx_test.cc
     done
