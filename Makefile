@@ -18,7 +18,7 @@ LSPCI = $(addprefix examples/hosts/,virtio_lspci.c lspci_dump.c lspci_sysfs.c ls
     lspci_registers.c lspci_show.c lspci_json.c virtio_names.c)
 ALL_HEADERS = $(HEADERS) $(wildcard examples/*/*.h)
 
-.PHONY: help demo qtest lspci check headers qemu bench-count size ablation fuzz docs install clean
+.PHONY: help demo qtest lspci check headers qemu bench-count size ablation fuzz trace docs install clean
 
 help:
 	@echo 'make demo [DISK=file] [TRANSPORT=t]  both ends of a block device in one process'
@@ -29,7 +29,8 @@ help:
 	@echo 'make headers      compile the headers alone for every CPU'
 	@echo 'make bench-count  instructions per ring operation, under callgrind'
 	@echo 'make size         bytes of code for three CPUs, and of state'
-	@echo 'make fuzz [FUZZ_TIME=seconds]  a hostile peer for either side of a queue'
+	@echo 'make fuzz [FUZZ="ring caps device"] [FUZZ_TIME=seconds]  a hostile peer for each of these'
+	@echo 'make trace        register accesses on devices of QEMU and on the model: what differs'
 	@echo 'make ablation     take out each memory barrier once and see the tests fail'
 	@echo 'make docs         API documentation in build/docs/html'
 	@echo 'make clean        remove build/'
@@ -73,15 +74,25 @@ size:
 ablation:
 	tests/ablation.sh
 
-# A hostile peer for either side of a queue, FUZZ_TIME seconds long (clang). Inputs that found something
-# new are kept in build/fuzz; one that fails is named at the end.
+# The hostile peer: for either side of a queue (ring), for the capability scan (caps), for the registers of an
+# emulated device (device). FUZZ_TIME seconds each (clang). Inputs that found something new are kept in
+# build/fuzz; one that fails is named at the end.
+FUZZ ?= ring caps device
 FUZZ_TIME ?= 60
-fuzz: | $(BUILD)
-	mkdir -p $(BUILD)/fuzz
+fuzz: $(addprefix fuzz-,$(FUZZ))
+fuzz-%: tests/fuzz_%.c | $(BUILD)
+	mkdir -p $(BUILD)/fuzz/$*
 	clang -std=c11 -O1 -g $(WARN) -I. -fsanitize=fuzzer,address,undefined \
-	    -fno-sanitize-recover=all tests/fuzz_ring.c -o $(BUILD)/fuzz_ring
-	cd $(BUILD)/fuzz && ../fuzz_ring -max_total_time=$(FUZZ_TIME) -max_len=4096 -timeout=5 \
+	    -fno-sanitize-recover=all $< -o $(BUILD)/fuzz_$*
+	cd $(BUILD)/fuzz/$* && ../../fuzz_$* -max_total_time=$(FUZZ_TIME) -max_len=4096 -timeout=5 \
 	    -print_final_stats=1 .
+
+TRACE = $(wildcard tests/peers/*.c) examples/hosts/qtest.c examples/hosts/qtest_pci.c \
+    examples/device/blk.c
+trace: $(BUILD)/trace
+	$(BUILD)/trace
+$(BUILD)/trace: $(TRACE) $(wildcard tests/peers/*.h) $(ALL_HEADERS) | $(BUILD)
+	$(COMPILE) $(TRACE) -o $@
 
 docs: | $(BUILD)
 	doxygen Doxyfile

@@ -34,8 +34,42 @@ enum {
     BIOS_SIZE = 0x10000,
     BIOS_RESET_VECTOR = 0xfff0
 };
+/* Where QTEST_VIRT shows the ports of its PCI host bridge; without high memory, see the board. */
+#define VIRT_PORTS UINT64_C(0x3eff0000)
 #define RAM_MAX (UINT64_C(2) << 30) /* above this q35 moves a part of it beyond 4 GiB */
 #define RAM_UNIT (UINT64_C(1) << 20)
+
+/* What tells the boards apart. */
+struct board {
+    const char *name;
+    const char *qemu;
+    const char *options; /* of -machine */
+    const char *cpu;     /* NULL: the machine's own */
+    const char *irqs;    /* QOM path of what the interrupt lines end at */
+    uint64_t ram_base;
+    struct qtest_slots slots;
+};
+
+static const struct board boards[QTEST_MACHINE_COUNT] = {
+    [QTEST_Q35] = {"q35", "qemu-system-x86_64", "", NULL, "ioapic", 0, {0, 0, 0}},
+    [QTEST_PC] = {"pc", "qemu-system-x86_64", "", NULL, "ioapic", 0, {0, 0, 0}},
+    /* One I/O APIC: the interception covers one, and the slots would be on the second. */
+    [QTEST_MICROVM] = {"microvm",
+                       "qemu-system-x86_64",
+                       ",ioapic2=off",
+                       NULL,
+                       "ioapic",
+                       0,
+                       {UINT64_C(0xfeb00000), 8, 16}},
+    /* All of PCI below 4 GiB. The GIC has no name of its own: it is the second device that the board
+     * makes, after its one CPU. */
+    [QTEST_VIRT] = {"virt",
+                    "qemu-system-aarch64",
+                    ",highmem=off,gic-version=2",
+                    "cortex-a57",
+                    "/machine/unattached/device[1]",
+                    UINT64_C(0x40000000),
+                    {UINT64_C(0x0a000000), 32, 16}}};
 
 /* QEMU's arguments; the descriptors they name are inherited. */
 struct command_line {
@@ -246,9 +280,9 @@ static bool take_irq(struct qtest *q, const char *line)
     q->irq_changes++;
     if (raise) {
         q->irq_raised[number]++;
-        q->irq_level |= UINT32_C(1) << number;
+        q->irq_level |= UINT64_C(1) << number;
     } else {
-        q->irq_level &= ~(UINT32_C(1) << number);
+        q->irq_level &= ~(UINT64_C(1) << number);
     }
     return true;
 }
@@ -306,14 +340,29 @@ static char suffix(struct qtest *q, unsigned width)
     return width == 1 ? 'b' : width == 2 ? 'w' : 'l';
 }
 
+const char *qtest_machine_name(enum qtest_machine machine)
+{
+    return boards[machine].name;
+}
+
+struct qtest_slots qtest_slots(const struct qtest *q)
+{
+    return boards[q->machine].slots;
+}
+
 uint32_t qtest_in(struct qtest *q, uint16_t port, unsigned width)
 {
+    if (q->machine == QTEST_VIRT)
+        return qtest_read(q, VIRT_PORTS + port, width);
     return ask(q, "in%c 0x%x\n", suffix(q, width), port);
 }
 
 void qtest_out(struct qtest *q, uint16_t port, unsigned width, uint32_t value)
 {
-    (void)ask(q, "out%c 0x%x 0x%" PRIx32 "\n", suffix(q, width), port, value);
+    if (q->machine == QTEST_VIRT)
+        qtest_write(q, VIRT_PORTS + port, width, value);
+    else
+        (void)ask(q, "out%c 0x%x 0x%" PRIx32 "\n", suffix(q, width), port, value);
 }
 
 uint32_t qtest_read(struct qtest *q, uint64_t address, unsigned width)
@@ -331,6 +380,11 @@ void *qtest_ram(const struct qtest *q)
     return q->ram;
 }
 
+uint64_t qtest_ram_base(const struct qtest *q)
+{
+    return boards[q->machine].ram_base;
+}
+
 size_t qtest_ram_size(const struct qtest *q)
 {
     return q->ram_size;
@@ -342,8 +396,9 @@ size_t qtest_ram_size(const struct qtest *q)
 int qtest_irq_intercept(struct qtest *q)
 {
     /* Channel 0 of the timer to mode 1, without a trigger: it comes to rest low. */
-    qtest_out(q, 0x43, 1, 0x32);
-    (void)ask(q, "irq_intercept_in ioapic\n");
+    if (q->machine != QTEST_VIRT)
+        qtest_out(q, 0x43, 1, 0x32);
+    (void)ask(q, "irq_intercept_in %s\n", boards[q->machine].irqs);
     return q->error[0] == '\0' ? 0 : -1;
 }
 
@@ -399,11 +454,14 @@ static int create_ram(struct qtest *q, uint64_t size, int *fd)
 /* A firmware that parks the CPU at its reset vector: what runs on the machine is the caller. */
 static int create_bios(struct qtest *q, int *fd)
 {
-    static const unsigned char park[] = {0xfa, 0xf4, 0xeb, 0xfd}; /* cli; 1: hlt; jmp 1b */
+    static const unsigned char x86[] = {0xfa, 0xf4, 0xeb, 0xfd}; /* cli; 1: hlt; jmp 1b */
+    static const unsigned char arm[] = {0x7f, 0x20, 0x03, 0xd5, 0xff, 0xff, 0xff, 0x17}; /* wfi; b */
+    const bool virt = q->machine == QTEST_VIRT;
+    const ssize_t size = virt ? (ssize_t)sizeof arm : (ssize_t)sizeof x86;
 
     *fd = memfd_create("qtest-bios", MFD_CLOEXEC);
     if (*fd < 0 || ftruncate(*fd, BIOS_SIZE) != 0 ||
-        pwrite(*fd, park, sizeof park, BIOS_RESET_VECTOR) != (ssize_t)sizeof park)
+        pwrite(*fd, virt ? arm : x86, (size_t)size, virt ? 0 : BIOS_RESET_VECTOR) != size)
         return fail(q, "cannot create the firmware file: %s", strerror(errno));
     return 0;
 }
@@ -422,22 +480,11 @@ static int create_channels(struct qtest *q, struct inheritance *given)
     return 0;
 }
 
-static const char *machine_name(enum qtest_machine machine)
-{
-    switch (machine) {
-    case QTEST_Q35: return "q35";
-    case QTEST_PC: return "pc";
-    case QTEST_MICROVM:
-        /* One I/O APIC: the interception covers one, and the slots would be on the second. */
-        return "microvm,ioapic2=off";
-    }
-    return "unknown"; /* QEMU will say so */
-}
-
 static int build_command_line(struct qtest *q, const struct qtest_options *options,
                               const struct inheritance *given, struct command_line *c)
 {
-    const char *const fixed[] = {options->qemu != NULL ? options->qemu : "qemu-system-x86_64",
+    const struct board *const board = &boards[options->machine];
+    const char *const fixed[] = {options->qemu != NULL ? options->qemu : board->qemu,
                                  "-nodefaults",
                                  "-no-user-config",
                                  "-display",
@@ -462,8 +509,8 @@ static int build_command_line(struct qtest *q, const struct qtest_options *optio
     const char *const *extra = options->extra;
     size_t n;
 
-    (void)snprintf(c->machine, sizeof c->machine, "%s,memory-backend=ram",
-                   machine_name(options->machine));
+    (void)snprintf(c->machine, sizeof c->machine, "%s,memory-backend=ram%s", board->name,
+                   board->options);
     (void)snprintf(c->memory, sizeof c->memory, "%" PRIu64 "M", options->ram_size / RAM_UNIT);
     (void)snprintf(c->backend, sizeof c->backend,
                    "memory-backend-file,id=ram,share=on,size=%s,mem-path=/proc/self/fd/%d",
@@ -471,7 +518,12 @@ static int build_command_line(struct qtest *q, const struct qtest_options *optio
     (void)snprintf(c->bios, sizeof c->bios, "/proc/self/fd/%d", given->bios);
     (void)snprintf(c->channel, sizeof c->channel, "socket,id=qtest,fd=%d", given->socket);
     memcpy(c->argv, fixed, sizeof fixed);
-    for (n = count; extra != NULL && *extra != NULL; extra++) {
+    n = count;
+    if (board->cpu != NULL) {
+        c->argv[n++] = "-cpu";
+        c->argv[n++] = board->cpu;
+    }
+    for (; extra != NULL && *extra != NULL; extra++) {
         if (n == ARGUMENTS_MAX - 1)
             return fail(q, "more than %zu extra arguments for QEMU", ARGUMENTS_MAX - 1 - count);
         c->argv[n++] = *extra;
@@ -540,6 +592,7 @@ int qtest_start(struct qtest *q, const struct qtest_options *options)
     struct command_line line;
 
     memset(q, 0, sizeof *q);
+    q->machine = options->machine;
     q->socket = -1;
     q->log = -1;
     q->open = true;

@@ -4,8 +4,8 @@
  * QEMU as a remote machine whose registers an ordinary Linux process can touch.
  *
  * qtest_start() runs a QEMU of its own and speaks the text protocol of its `-qtest` option: port
- * I/O, memory-mapped registers and interrupt lines become function calls. The guest's CPU sits in
- * `hlt` and no firmware runs, so every device is in its reset state and belongs to the caller. The
+ * I/O, memory-mapped registers and interrupt lines become function calls. The guest's CPU sleeps
+ * and no firmware runs, so every device is in its reset state and belongs to the caller. The
  * guest's RAM is shared: what the caller writes through qtest_ram() is what a device reads by DMA.
  *
  * This is no virtio code. It knows nothing of devices; qtest_pci.h adds PCI enumeration.
@@ -37,27 +37,33 @@
 
 enum {
     QTEST_TIMEOUT_MS = 20000, /**< Longest wait for one reply of QEMU. */
-    QTEST_IRQ_LINES = 32      /**< Interrupt lines that are tracked; an I/O APIC has 24. */
+    QTEST_IRQ_LINES = 64,     /**< Interrupt lines that are tracked; an I/O APIC has 24. */
+    QTEST_SLOT_SIZE = 0x200   /**< Bytes of a virtio-mmio slot. */
 };
 
 /** The board QEMU imitates. */
 enum qtest_machine {
-    QTEST_Q35,    /**< PCI Express root bus, ICH9. */
-    QTEST_PC,     /**< Conventional PCI, i440FX. */
-    QTEST_MICROVM /**< No PCI: eight virtio-mmio slots from QTEST_MICROVM_SLOTS. */
+    QTEST_Q35,     /**< x86-64: PCI Express root bus, ICH9. */
+    QTEST_PC,      /**< x86-64: conventional PCI, i440FX. */
+    QTEST_MICROVM, /**< x86-64: no PCI, virtio-mmio slots. */
+    QTEST_VIRT,    /**< aarch64: PCI Express with ECAM, ports mapped in memory; virtio-mmio slots. */
+    QTEST_MACHINE_COUNT
 };
 
 /**
- * virtio-mmio on QTEST_MICROVM: slot i is at SLOTS + i * SIZE and interrupts on line IRQ + i. QEMU
- * fills the highest slot first. Legacy registers (version 1) are QEMU's default; pass
- * `-global virtio-mmio.force-legacy=false` for version 2.
+ * The virtio-mmio slots of a board: slot i is at base + i * QTEST_SLOT_SIZE and interrupts on line
+ * `line` + i. QEMU fills the highest slot first. Legacy registers (version 1) are QEMU's default;
+ * pass `-global virtio-mmio.force-legacy=false` for version 2.
  */
-enum { QTEST_MICROVM_SLOT_COUNT = 8, QTEST_MICROVM_SLOT_SIZE = 0x200, QTEST_MICROVM_SLOT_IRQ = 16 };
-#define QTEST_MICROVM_SLOTS UINT64_C(0xfeb00000)
+struct qtest_slots {
+    uint64_t base;
+    unsigned count; /**< 0: the board has none */
+    unsigned line;
+};
 
 /** What to start. */
 struct qtest_options {
-    const char *qemu; /**< Program, searched in PATH; NULL means "qemu-system-x86_64". */
+    const char *qemu; /**< Program, searched in PATH; NULL: the usual name for the machine. */
     enum qtest_machine machine;
     uint64_t ram_size; /**< Bytes: a multiple of 1 MiB, at most 2 GiB. */
     const char *const
@@ -66,15 +72,16 @@ struct qtest_options {
 
 /** One running QEMU. Every field is private to qtest.c and qtest_pci.c. */
 struct qtest {
+    enum qtest_machine machine;
     bool open;          /* holds a process, a socket, a log or a mapping */
     pid_t pid;          /* our child, or 0 once it is reaped */
     int socket;         /* our end of the protocol */
     int log;            /* what QEMU prints; quoted when it dies */
-    void *ram;          /* guest physical 0 */
+    void *ram;          /* guest physical qtest_ram_base() */
     size_t ram_size;    /* bytes mapped at ram */
     size_t rx_used;     /* bytes in rx that are no complete line yet, or not taken */
     char rx[512];       /* from QEMU */
-    uint32_t irq_level; /* bit n: line n is high */
+    uint64_t irq_level; /* bit n: line n is high */
     unsigned irq_raised[QTEST_IRQ_LINES]; /* rising edges so far */
     unsigned irq_changes;                 /* all edges so far */
     uint64_t pci_io_next;                 /* qtest_pci.c: first free I/O port, 0 before the first */
@@ -99,7 +106,14 @@ void qtest_stop(struct qtest *q);
 /** The first error as one line without a newline, or NULL while there was none. */
 const char *qtest_error(const struct qtest *q);
 
-/** Reads port I/O of 1, 2 or 4 bytes. @return The value; all ones (32 bits) after an error. */
+/** Name of a machine as QEMU's `-machine` knows it. */
+const char *qtest_machine_name(enum qtest_machine machine);
+
+/** The board's virtio-mmio slots. */
+struct qtest_slots qtest_slots(const struct qtest *q);
+
+/** Reads port I/O of 1, 2 or 4 bytes; on a board without ports, those of the PCI host bridge.
+ *  @return The value; all ones (32 bits) after an error. */
 uint32_t qtest_in(struct qtest *q, uint16_t port, unsigned width);
 
 /** Writes port I/O of 1, 2 or 4 bytes. */
@@ -115,20 +129,23 @@ uint32_t qtest_read(struct qtest *q, uint64_t address, unsigned width);
 void qtest_write(struct qtest *q, uint64_t address, unsigned width, uint32_t value);
 
 /**
- * The guest's RAM, ram_size bytes, until qtest_stop(); NULL after a failed start. Offset equals
- * guest physical address, except that 0xa0000 to 0xfffff are no RAM for a device of a PC: use what
- * is above 1 MiB. Devices access it from other threads of another process; order accesses as on
- * hardware.
+ * The guest's RAM, ram_size bytes, until qtest_stop(); NULL after a failed start. Guest physical
+ * address is qtest_ram_base() plus the offset, except that 0xa0000 to 0xfffff are no RAM for a device
+ * of a PC: use what is above 1 MiB (below it, QTEST_VIRT has its device tree). Devices access it from
+ * other threads of another process; order accesses as on hardware.
  */
 void *qtest_ram(const struct qtest *q);
+
+/** Guest physical address of the first byte of qtest_ram(). */
+uint64_t qtest_ram_base(const struct qtest *q);
 
 /** Size of qtest_ram() in bytes. */
 size_t qtest_ram_size(const struct qtest *q);
 
 /**
  * Reports interrupt lines from now on instead of delivering them. Line numbers are the pins of the
- * I/O APIC. Call it before a device can interrupt. Stops the timer of the board, whose line 0 would
- * change 36 times a second.
+ * I/O APIC, on QTEST_VIRT the shared interrupts of the GIC. Call it before a device can interrupt.
+ * Stops the timer of a PC, whose line 0 would change 36 times a second.
  *
  * @return 0, or -1: see qtest_error().
  */

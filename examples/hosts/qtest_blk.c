@@ -43,11 +43,20 @@ static const char *err_name(int err)
 
 /* ----- the work ----- */
 
+/* The first sector of the data in RAM, as the device sees it. */
+static struct virtq_seg one_sector(const struct run *run)
+{
+    struct virtq_seg seg = {qtest_virtio_memory(&run->host, QTEST_VIRTIO_DATA_AT, 0).device,
+                            BLK_SECTOR_SIZE};
+
+    return seg;
+}
+
 /* Reads one sector. If interrupts are on it waits for one before it looks at the ring; if they are
  * off none may come. */
 static int read_notified(struct run *run, bool on)
 {
-    struct virtq_seg seg = {QTEST_VIRTIO_DATA_AT, BLK_SECTOR_SIZE};
+    struct virtq_seg seg = one_sector(run);
     struct virtq_driver *ring = &run->blk.queue.ring;
     struct blk_result result;
     int got = 0, err = blk_submit(&run->blk, BLK_READ, 0, &seg, 1, NULL);
@@ -89,14 +98,14 @@ static int exercise(struct run *run, struct job *job)
 
 /* Puts requests into the ring, of which the device is not told: it cannot have begun with them, and
  * what a reset must give back is known. */
-static int leave_requests(struct blk *blk, int marks[RESET_REQUESTS])
+static int leave_requests(struct run *run, int marks[RESET_REQUESTS])
 {
-    struct virtq_seg seg = {QTEST_VIRTIO_DATA_AT, BLK_SECTOR_SIZE};
+    struct virtq_seg seg = one_sector(run);
     int err = 0;
 
     for (unsigned i = 0; i < RESET_REQUESTS && err == 0; i++)
-        err = blk_submit(blk, BLK_READ, 0, &seg, 1, &marks[i]);
-    virtq_driver_publish(&blk->queue.ring);
+        err = blk_submit(&run->blk, BLK_READ, 0, &seg, 1, &marks[i]);
+    virtq_driver_publish(&run->blk.queue.ring);
     return err;
 }
 
@@ -105,7 +114,7 @@ static int reset_queue(struct run *run)
     static int marks[RESET_REQUESTS];
     void *cookies[BLK_DEPTH];
     unsigned found = 0;
-    int err = leave_requests(&run->blk, marks), count;
+    int err = leave_requests(run, marks), count;
 
     if (err != 0)
         return err;
@@ -129,8 +138,8 @@ static int work(struct run *run, const struct qtest_virtio_device *device)
     struct blk_setup setup = {.wait = qtest_virtio_wait,
                               .wait_ctx = host,
                               .queue_size = host->options.queue_size};
-    uint8_t *ram = qtest_ram(&host->qtest);
-    struct job job = {&run->blk, ram + QTEST_VIRTIO_DATA_AT, QTEST_VIRTIO_DATA_AT, run->medium};
+    struct virtio_dma data = qtest_virtio_memory(host, QTEST_VIRTIO_DATA_AT, JOB_DATA);
+    struct job job = {&run->blk, data.cpu, data.device, run->medium};
     int err = qtest_virtio_find(host, device);
 
     setup.memory = qtest_virtio_memory(host, QTEST_VIRTIO_DRIVER_AT, BLK_MEMORY_SIZE);

@@ -17,21 +17,27 @@ enum {
     PIIX_ROUTES = 0x60,   /* its four route registers, disabled until somebody writes a line */
     ICH9_FIRST_LINE = 20, /* q35 wires its four shared lines to 20 to 23 without asking */
     ICH9_SLOTS = 25,      /* slots below this rotate over them */
+    VIRT_FIRST_LINE = 3,
     LINE_UNKNOWN = 0xff
 };
 
 /* The host bridge at devfn 0 tells the boards apart. */
 #define I440FX_ID UINT32_C(0x12378086)
 #define Q35_ID UINT32_C(0x29c08086)
+#define VIRT_ID UINT32_C(0x00081b36)
 
 /*
  * Where neither q35 nor pc has anything before firmware has run: I/O above the ports of the
- * chipsets; memory above RAM (which ends at 2 GiB) and below the I/O APIC.
+ * chipsets; memory above RAM (which ends at 2 GiB) and below the I/O APIC. On virt both are the
+ * windows of its host bridge, as they are without high memory.
  */
 #define IO_FIRST UINT64_C(0xc000)
 #define IO_END UINT64_C(0x10000)
 #define MEMORY_FIRST UINT64_C(0xe0000000)
 #define MEMORY_END UINT64_C(0xfec00000)
+#define VIRT_MEMORY_FIRST UINT64_C(0x10000000)
+#define VIRT_MEMORY_END UINT64_C(0x3eff0000)
+#define VIRT_ECAM UINT64_C(0x3f000000)
 
 static void select_register(struct qtest *q, unsigned devfn, uint16_t offset)
 {
@@ -43,8 +49,15 @@ static uint16_t data_port(uint16_t offset)
     return (uint16_t)(CONFIG_DATA + (offset & 3));
 }
 
+static uint64_t ecam(unsigned devfn, uint16_t offset)
+{
+    return VIRT_ECAM + ((uint64_t)devfn << 12) + offset;
+}
+
 uint32_t qtest_pci_read(struct qtest *q, unsigned devfn, uint16_t offset, unsigned width)
 {
+    if (q->machine == QTEST_VIRT)
+        return qtest_read(q, ecam(devfn, offset), width);
     select_register(q, devfn, offset);
     return qtest_in(q, data_port(offset), width);
 }
@@ -52,6 +65,10 @@ uint32_t qtest_pci_read(struct qtest *q, unsigned devfn, uint16_t offset, unsign
 void qtest_pci_write(struct qtest *q, unsigned devfn, uint16_t offset, unsigned width,
                      uint32_t value)
 {
+    if (q->machine == QTEST_VIRT) {
+        qtest_write(q, ecam(devfn, offset), width, value);
+        return;
+    }
     select_register(q, devfn, offset);
     qtest_out(q, data_port(offset), width, value);
 }
@@ -119,6 +136,8 @@ static unsigned route_intx(struct qtest *q, unsigned devfn)
         return LINE_UNKNOWN;
     if (board == I440FX_ID)
         return route_on_pc(q, slot, pin);
+    if (board == VIRT_ID)
+        return VIRT_FIRST_LINE + (slot + pin - 1) % 4;
     if (board == Q35_ID && slot < ICH9_SLOTS)
         return ICH9_FIRST_LINE + (slot + pin - 1) % 4;
     return LINE_UNKNOWN;
@@ -145,14 +164,27 @@ struct virtio_pci_config qtest_pci_config(struct qtest_pci_function *f)
     return config;
 }
 
+/* What is left of the board's windows. */
+static struct virtio_pci_ranges free_ranges(const struct qtest *q)
+{
+    const bool virt = q->machine == QTEST_VIRT;
+    struct virtio_pci_ranges ranges = {
+        {IO_FIRST, IO_END},
+        {virt ? VIRT_MEMORY_FIRST : MEMORY_FIRST, virt ? VIRT_MEMORY_END : MEMORY_END},
+        {0, 0}};
+
+    if (q->pci_io_next != 0)
+        ranges.io.next = q->pci_io_next;
+    if (q->pci_memory_next != 0)
+        ranges.memory.next = q->pci_memory_next;
+    return ranges;
+}
+
 int qtest_pci_enable(struct qtest *q, unsigned devfn, struct virtio_pci_bar bars[6])
 {
     struct qtest_pci_function f = {q, devfn};
     const struct virtio_pci_config config = qtest_pci_config(&f);
-    struct virtio_pci_ranges ranges = {{q->pci_io_next == 0 ? IO_FIRST : q->pci_io_next, IO_END},
-                                       {q->pci_memory_next == 0 ? MEMORY_FIRST : q->pci_memory_next,
-                                        MEMORY_END},
-                                       {0, 0}};
+    struct virtio_pci_ranges ranges = free_ranges(q);
     int err = virtio_pci_bars_size(&config, bars);
 
     if (err == 0)

@@ -63,6 +63,12 @@ static uint32_t vary(uint64_t turn, uint32_t limit)
     return (uint32_t)((turn * 2654435761u >> 8) % limit);
 }
 
+/* Where the device finds an offset in RAM. */
+static uint64_t device_address(const struct run *run, uint32_t at)
+{
+    return qtest_ram_base(&run->host.qtest) + at;
+}
+
 static uint32_t piece_at(const struct piece *piece)
 {
     return QTEST_VIRTIO_DATA_AT + piece->index * REQUEST_MAX;
@@ -77,11 +83,11 @@ static unsigned cut(const struct run *run, const struct piece *piece,
     uint32_t at = 0, part = 1 + piece->length / (count + 1);
 
     for (i = 0; i + 1 < count && piece->length - at > part; i++) {
-        seg[i].addr = piece_at(piece) + at;
+        seg[i].addr = device_address(run, piece_at(piece) + at);
         seg[i].len = part;
         at += part;
     }
-    seg[i].addr = piece_at(piece) + at;
+    seg[i].addr = device_address(run, piece_at(piece) + at);
     seg[i].len = piece->length - at;
     return i + 1;
 }
@@ -219,7 +225,7 @@ static int turn(struct run *run, uint64_t until)
 /* The simple call: fed with all of it beforehand, it returns with all of it. */
 static int read_once(struct run *run)
 {
-    struct virtq_seg seg = {QTEST_VIRTIO_DATA_AT, REQUEST_MAX};
+    struct virtq_seg seg = {device_address(run, QTEST_VIRTIO_DATA_AT), REQUEST_MAX};
     int err = entropy_feed(&run->source, REQUEST_MAX) ? rng_read(&run->rng, seg) : ERR_PIPE;
 
     if (err != 0)

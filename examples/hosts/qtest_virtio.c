@@ -17,7 +17,12 @@ enum {
 };
 
 static const char *const transport_names[] = {"pci-legacy", "pci-modern", "pci-modern-pio",
-                                              "virtio-mmio"};
+                                              "virtio-mmio", "virtio-mmio-v1"};
+
+static bool on_mmio(const struct qtest_virtio *host)
+{
+    return host->options.transport >= QTEST_VIRTIO_MMIO;
+}
 
 /* ----- registers: QEMU's ports and memory as windows of caller-supplied kind ----- */
 
@@ -54,7 +59,8 @@ static struct virtio_window window(struct qtest *qtest, bool io, uint64_t base, 
 struct virtio_dma qtest_virtio_memory(const struct qtest_virtio *host, uint32_t at,
                                       uint32_t length)
 {
-    struct virtio_dma memory = {(uint8_t *)qtest_ram(&host->qtest) + at, at, length};
+    struct virtio_dma memory = {(uint8_t *)qtest_ram(&host->qtest) + at,
+                                qtest_ram_base(&host->qtest) + at, length};
 
     return memory;
 }
@@ -76,6 +82,17 @@ static int find_function(struct qtest_pci_function *f, uint16_t type, uint32_t *
                : VIRTIO_ERR_NO_DEVICE;
 }
 
+/* Makes a transitional function look as it does to a driver that knows no 1.x structures. */
+static bool drive_legacy(struct virtio_pci_layout *layout)
+{
+    static const struct virtio_pci_place none = {VIRTIO_PCI_NONE, 0, 0, 0, 0};
+
+    layout->generation = VIRTIO_PCI_LEGACY;
+    for (unsigned i = 0; i < 5; i++)
+        layout->place[i] = none;
+    return layout->legacy;
+}
+
 static int find_pci(struct qtest_virtio *host, uint16_t type)
 {
     struct qtest_pci_function f = {&host->qtest, 0};
@@ -95,6 +112,8 @@ static int find_pci(struct qtest_virtio *host, uint16_t type)
         err = virtio_pci_msix_set_on(&config, &layout, true);
     if (err != 0)
         return err;
+    if (host->options.transport == QTEST_PCI_LEGACY && !drive_legacy(&layout))
+        return VIRTIO_ERR_LAYOUT;
     printf("  found      PCI function %04x:%04x, MSI-X %s\n", id & 0xffff, id >> 16,
            layout.msix_on ? "on" : "off");
     show_layout(&layout);
@@ -110,15 +129,17 @@ static int find_pci(struct qtest_virtio *host, uint16_t type)
 
 static int find_mmio(struct qtest_virtio *host, uint16_t type)
 {
-    for (unsigned slot = 0; slot < QTEST_MICROVM_SLOT_COUNT; slot++) {
-        uint64_t base = QTEST_MICROVM_SLOTS + (uint64_t)slot * QTEST_MICROVM_SLOT_SIZE;
-        struct virtio_window w = window(&host->qtest, false, base, QTEST_MICROVM_SLOT_SIZE);
+    struct qtest_slots slots = qtest_slots(&host->qtest);
+
+    for (unsigned slot = 0; slot < slots.count; slot++) {
+        uint64_t base = slots.base + (uint64_t)slot * QTEST_SLOT_SIZE;
+        struct virtio_window w = window(&host->qtest, false, base, QTEST_SLOT_SIZE);
         int err = virtio_drv_mmio(&host->drv, &w);
 
         if (err != 0 && err != VIRTIO_ERR_NO_DEVICE)
             return err;
         if (err == 0 && host->drv.device_type == type) {
-            host->line = QTEST_MICROVM_SLOT_IRQ + slot;
+            host->line = slots.line + slot;
             printf("  found      virtio-mmio slot %u at 0x%llx\n", slot, (unsigned long long)base);
             return 0;
         }
@@ -138,8 +159,7 @@ int qtest_virtio_find(struct qtest_virtio *host, const struct qtest_virtio_devic
 {
     host->drv.relax = look_again;
     host->drv.relax_ctx = host;
-    return host->options.transport == QTEST_VIRTIO_MMIO ? find_mmio(host, device->type)
-                                                        : find_pci(host, device->type);
+    return on_mmio(host) ? find_mmio(host, device->type) : find_pci(host, device->type);
 }
 
 /* ----- interrupts ----- */
@@ -192,12 +212,32 @@ static bool interrupts_seen(const struct qtest_virtio *host)
 
 /* ----- the run ----- */
 
-int qtest_virtio_start(struct qtest_virtio *host, const struct qtest_virtio_device *device)
+/* What the transport makes of the name and the properties of QEMU's device. */
+static const char *form(const struct qtest_virtio_options *options)
 {
     static const char *const forms[] = {"-pci,addr=3,disable-modern=on,disable-legacy=off",
                                         "-pci,addr=3,disable-legacy=on",
                                         "-pci,addr=3,disable-legacy=on,modern-pio-notify=on",
-                                        "-device"};
+                                        "-device", "-device"};
+    static const char *const transitional[] = {
+        "-pci,addr=3,disable-modern=off,disable-legacy=off",
+        "-pci,addr=3,disable-modern=off,disable-legacy=off",
+        "-pci,addr=3,disable-modern=off,disable-legacy=off,modern-pio-notify=on"};
+
+    if (options->transitional && options->transport <= QTEST_PCI_MODERN_PIO)
+        return transitional[options->transport];
+    return forms[options->transport];
+}
+
+static enum qtest_machine machine(const struct qtest_virtio *host)
+{
+    if (host->options.machine_given)
+        return host->options.machine;
+    return on_mmio(host) ? QTEST_MICROVM : QTEST_Q35;
+}
+
+int qtest_virtio_start(struct qtest_virtio *host, const struct qtest_virtio_device *device)
+{
     const struct qtest_virtio_options *options = &host->options;
     char text[512];
     const char *extra[] = {device->argument[0],
@@ -205,17 +245,19 @@ int qtest_virtio_start(struct qtest_virtio *host, const struct qtest_virtio_devi
                            "-device",
                            text,
                            "-global",
-                           "virtio-mmio.force-legacy=false",
+                           options->transport == QTEST_VIRTIO_MMIO_V1
+                               ? "virtio-mmio.force-legacy=true"
+                               : "virtio-mmio.force-legacy=false",
                            NULL};
-    struct qtest_options qtest = {
-        .qemu = options->qemu,
-        .machine = options->transport == QTEST_VIRTIO_MMIO ? QTEST_MICROVM : QTEST_Q35,
-        .ram_size = QTEST_VIRTIO_RAM_SIZE,
-        .extra = options->no_device ? NULL : extra};
+    struct qtest_options qtest = {.qemu = options->qemu,
+                                  .machine = machine(host),
+                                  .ram_size = QTEST_VIRTIO_RAM_SIZE,
+                                  .extra = options->no_device ? NULL : extra};
 
-    snprintf(text, sizeof(text), "%s%s,%s%s", device->name, forms[options->transport],
-             device->backend, options->properties);
-    printf("%s, QEMU %s\n", transport_names[options->transport], text);
+    snprintf(text, sizeof(text), "%s%s,%s%s", device->name, form(options), device->backend,
+             options->properties);
+    printf("%s on %s, QEMU %s\n", transport_names[options->transport],
+           qtest_machine_name(qtest.machine), text);
     return qtest_start(&host->qtest, &qtest) != 0 ? -1 : qtest_irq_intercept(&host->qtest);
 }
 
@@ -235,13 +277,16 @@ int qtest_virtio_end(struct qtest_virtio *host, const char *text)
 /* ----- the command line ----- */
 
 const char qtest_virtio_usage[] =
-    "  --transport T    pci-legacy, pci-modern (default), pci-modern-pio or virtio-mmio\n"
+    "  --transport T    pci-legacy, pci-modern (default), pci-modern-pio, virtio-mmio or\n"
+    "                   virtio-mmio-v1\n"
+    "  --machine M      q35 (default), pc, microvm (default for virtio-mmio) or virt (aarch64)\n"
+    "  --transitional   a PCI function that has both interfaces; the transport says which to drive\n"
     "  --msix           switch MSI-X on first (moves the configuration of a legacy device)\n"
     "  --queue-size N   ask for N entries instead of what the device proposes\n"
     "  --reset-queue N  reset the queue alone on the way, set it up again with N entries\n"
     "  --property P     a property of the QEMU device, e.g. packed=on; may be repeated\n"
     "  --no-device      start QEMU without the device\n"
-    "  --qemu PROGRAM   instead of qemu-system-x86_64\n"
+    "  --qemu PROGRAM   instead of qemu-system-x86_64 or, for virt, qemu-system-aarch64\n"
     "  --help           this text\n";
 
 bool qtest_virtio_number(const struct qtest_virtio *host, const char *text, const char *what,
@@ -265,6 +310,19 @@ static int take_transport(struct qtest_virtio *host, const char *name)
         }
     }
     fprintf(stderr, "%s: no transport \"%s\"\n", host->program, name);
+    return -1;
+}
+
+static int take_machine(struct qtest_virtio *host, const char *name)
+{
+    for (unsigned i = 0; i < QTEST_MACHINE_COUNT; i++) {
+        if (strcmp(name, qtest_machine_name((enum qtest_machine)i)) == 0) {
+            host->options.machine = (enum qtest_machine)i;
+            host->options.machine_given = true;
+            return 2;
+        }
+    }
+    fprintf(stderr, "%s: no machine \"%s\"\n", host->program, name);
     return -1;
 }
 
@@ -300,6 +358,10 @@ int qtest_virtio_option(struct qtest_virtio *host, char **argv)
         options->msix = true;
         return 1;
     }
+    if (strcmp(name, "--transitional") == 0) {
+        options->transitional = true;
+        return 1;
+    }
     if (strcmp(name, "--no-device") == 0) {
         options->no_device = true;
         return 1;
@@ -308,6 +370,8 @@ int qtest_virtio_option(struct qtest_virtio *host, char **argv)
         return 0;
     if (strcmp(name, "--transport") == 0)
         return take_transport(host, value);
+    if (strcmp(name, "--machine") == 0)
+        return take_machine(host, value);
     if (strcmp(name, "--queue-size") == 0)
         return take_size(host, value, &options->queue_size);
     if (strcmp(name, "--reset-queue") == 0)

@@ -23,8 +23,8 @@
 
 enum {
     QTEST_VIRTIO_RAM_SIZE = 16 << 20,
-    QTEST_VIRTIO_DRIVER_AT = 1 << 20, /**< guest-physical: rings and requests */
-    QTEST_VIRTIO_DATA_AT = 4 << 20    /**< guest-physical: data, up to the end of RAM */
+    QTEST_VIRTIO_DRIVER_AT = 1 << 20, /**< offset in RAM: rings and requests */
+    QTEST_VIRTIO_DATA_AT = 4 << 20    /**< offset in RAM: data, up to its end */
 };
 
 enum qtest_virtio_transport {
@@ -32,12 +32,16 @@ enum qtest_virtio_transport {
     QTEST_PCI_MODERN,
     QTEST_PCI_MODERN_PIO, /**< notified through an I/O BAR */
     QTEST_VIRTIO_MMIO,
+    QTEST_VIRTIO_MMIO_V1, /**< legacy registers */
     QTEST_TRANSPORT_COUNT
 };
 
 /** What the common options say. Zero is the default of all but the transport. */
 struct qtest_virtio_options {
     enum qtest_virtio_transport transport;
+    bool machine_given;
+    enum qtest_machine machine; /**< else q35, or microvm for virtio-mmio */
+    bool transitional;          /**< a PCI function that has both interfaces */
     bool msix;
     bool no_device;
     uint16_t queue_size; /**< 0: what the device proposes */
@@ -91,7 +95,7 @@ bool qtest_virtio_wait(void *ctx);
  *  since the last look? With MSI-X on: false. */
 bool qtest_virtio_interrupted(struct qtest_virtio *host);
 
-/** The driver's memory at a guest-physical address, `length` bytes. */
+/** The driver's memory at an offset in RAM, `length` bytes. */
 struct virtio_dma qtest_virtio_memory(const struct qtest_virtio *host, uint32_t at,
                                       uint32_t length);
 
