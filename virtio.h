@@ -2070,11 +2070,11 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_mmio(struct virtio_drv *drv,
  * A PCI function is struct virtio_dev_pci on top, which knows configuration space and which view
  * lies where in which BAR.
  *
- * What an access reaches depends on nothing but view, offset and width: a register if both are those
- * of the register (a kick of PCI 1.x: 2 or 4 bytes), a device configuration (or configuration space)
- * at any offset with 1, 2 or 4 bytes. 8 bytes are two accesses of 4, low half first. All else reads
- * 0 and ignores writes; so do registers that can only be written, or read, and what is past the end
- * of a configuration.
+ * What an access reaches depends on nothing but view, offset and width: a register if both are
+ * those of the register (a kick of PCI 1.x: 2 or 4 bytes), a device configuration (or configuration
+ * space) at any offset with 1, 2 or 4 bytes. 8 bytes are two accesses of 4, low half first. All
+ * else reads 0 and ignores writes; so do registers that can only be written, or read, and what is
+ * past the end of a configuration.
  * @{
  */
 
@@ -2373,8 +2373,8 @@ VIRTIO_INLINE void virtio_dev_needs_reset(struct virtio_dev *dev)
 /**
  * The ring of a queue that may be served now, or NULL. It may not before DRIVER_OK (but for a
  * legacy driver), after virtio_dev_needs_reset(), and while the queue or the device is stopped or
- * about to be. Buffers in flight at that moment are completed with virtio_dev_queue::ring itself, until the
- * stop is over. V-STATUS-01, V-LEG-02, V-MMIO-04, V-RR-01, V-SUS-02.
+ * about to be. Buffers in flight at that moment are completed with virtio_dev_queue::ring itself,
+ * until the stop is over. V-STATUS-01, V-LEG-02, V-MMIO-04, V-RR-01, V-SUS-02.
  */
 VIRTIO_INLINE struct virtq_device *virtio_dev_ring(struct virtio_dev *dev, uint16_t queue)
 {
@@ -2732,8 +2732,8 @@ VIRTIO_INLINE int virtio_dev_queue_restore_(struct virtio_dev *dev, struct virti
 /**
  * Continues where a device of the same kind was saved: copies of its `reg`, the `reg` of each queue
  * and virtq_device_save() of each queue that is on, taken while nothing was being stopped. Call it
- * after virtio_dev_init(), and for a PCI function after restoring its `config` and virtio_dev_irq_mode().
- * The values may come from anywhere. No callback but `map` and `line`.
+ * after virtio_dev_init(), and for a PCI function after restoring its `config` and
+ * virtio_dev_irq_mode(). The values may come from anywhere. No callback but `map` and `line`.
  * @param queue  array of queue_count, as is `at`
  * @return 0, VIRTIO_ERR_DEV_STATE, or a VIRTQ_ERR_* of a queue; after an error the device is as
  *         after a reset
@@ -3387,8 +3387,8 @@ VIRTIO_INLINE void virtio_dev_pci_mask_cap_(struct virtio_dev_pci *pci, uint8_t 
 }
 
 /** Power on: finds out from the image what the guest may write, and how many vectors there are.
- *  Call virtio_dev_init() as well. The image's capability list is trusted to be one, and yet walked no
- *  further than it can go. */
+ *  Call virtio_dev_init() as well. The image's capability list is trusted to be one, and yet walked
+ *  no further than it can go. */
 VIRTIO_INLINE void virtio_dev_pci_init(struct virtio_dev_pci *pci)
 {
     uint8_t at = pci->config[0x34] & 0xfc;

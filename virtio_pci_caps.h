@@ -5,10 +5,10 @@
  *
  * One walk over configuration space serves three generations: the 2011 RFC's "flexible
  * configuration layout" (vendor capabilities of length 12), VIRTIO 1.x (length 16 and more) and the
- * legacy I/O BAR, with the RFC's fallback of each single structure to its legacy place. A scan writes
- * nothing, touches no register behind a BAR, and reads each dword of a list once. For machines
- * without firmware there is sizing and assignment of BARs; for authors of devices there are the same
- * capability lists the other way round. The file stands alone.
+ * legacy I/O BAR, with the RFC's fallback of each single structure to its legacy place. A scan
+ * writes nothing, touches no register behind a BAR, and reads each dword of a list once. For
+ * machines without firmware there is sizing and assignment of BARs; for authors of devices there
+ * are the same capability lists the other way round. The file stands alone.
  *
  * How to use, as a driver:
  *
@@ -932,7 +932,8 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_pci_bars_assign(const struct virtio_pc
 
 /**
  * Switches MSI-X, with no mask over all vectors. Program its table before switching it on; the
- * interrupt pin is then not used. A legacy device configuration moves: locate it again (R-17, T-17).
+ * interrupt pin is then not used. A legacy device configuration moves: locate it again (R-17,
+ * T-17).
  * @param layout  its msix_on follows
  * @return 0; VIRTIO_PCI_ERR_READ_ONLY, VIRTIO_PCI_ERR_ABSENT
  */
@@ -982,7 +983,7 @@ VIRTIO_INLINE uint32_t virtio_pci_device_id_(const struct virtio_pci_identity *i
     if (identity->type == 0 || identity->type > 0x3f)
         return 0;
     if (!identity->transitional) /* V-PCI-01 */
-        return identity->revision >= 1 && identity->subsystem >= 0x40 ? 0x1040u + identity->type : 0;
+        return identity->revision < 1 || identity->subsystem < 0x40 ? 0 : 0x1040u + identity->type;
     if (identity->revision != 0 || identity->subsystem != identity->type) /* V-PCI-02 */
         return 0;
     while (index < 0x40 && virtio_pci_transitional_type_(index) != identity->type)

@@ -587,3 +587,477 @@ Test(pci_caps, error_names)
         cr_expect(virtio_pci_err_name(err) != NULL && virtio_pci_err_name(err)[0] != '\0');
     cr_expect(virtio_pci_err_name(0) == NULL);
 }
+
+/* ----- shared memory and vendor data ----- */
+
+static unsigned shm(uint8_t id, uint8_t bar, uint64_t offset, uint64_t length)
+{
+    unsigned at = modern(8, bar, (uint32_t)offset, (uint32_t)length, 24);
+
+    space.bytes[at + 5] = id;
+    put32(at + 16, (uint32_t)(offset >> 32));
+    put32(at + 20, (uint32_t)(length >> 32));
+    return at;
+}
+
+Test(pci_caps, shared_memory_regions_by_id)
+{
+    /* V-SHM-01, V-SHM-02, L-SHM-03: 64-bit places inside their BAR, told apart by id, never a
+     * structure */
+    struct virtio_pci_config config = {read32, NULL, &space};
+    struct virtio_pci_shm at = {0, 0, 0, 0};
+
+    fresh();
+    modern_set(4);
+    space.bars[2].kind = VIRTIO_PCI_BAR_MEM;
+    space.bars[2].length = UINT64_C(0x400000000);
+    shm(0, 2, UINT64_C(0x100000000), UINT64_C(0x300000000)); /* to the last byte */
+    shm(7, 2, 0, 0x1000);
+    shm(9, 2, UINT64_C(0x100000000), UINT64_C(0x300000001));
+    cr_expect_eq(virtio_pci_find_shm(&config, space.bars, 1, &at), VIRTIO_PCI_ERR_ABSENT);
+    cr_expect_eq(virtio_pci_find_shm(&config, space.bars, 9, &at), VIRTIO_PCI_ERR_MALFORMED);
+    cr_expect_eq(at.length, 0);
+    cr_assert_eq(virtio_pci_find_shm(&config, space.bars, 0, &at), 0);
+    cr_expect(at.bar == 2 && at.offset == UINT64_C(0x100000000) &&
+              at.length == UINT64_C(0x300000000));
+    cr_assert_eq(virtio_pci_find_shm(&config, space.bars, 7, &at), 0);
+    cr_expect_eq(at.length, 0x1000);
+    cr_expect_eq(must_scan().place[VIRTIO_PCI_STRUCT_DEVICE].offset, 0x2000);
+    space.bars[2].kind = VIRTIO_PCI_BAR_NONE;
+    cr_expect_eq(virtio_pci_find_shm(&config, space.bars, 7, &at), VIRTIO_PCI_ERR_ABSENT);
+    space.bars[2].kind = VIRTIO_PCI_BAR_IO;
+    cr_expect_eq(virtio_pci_find_shm(&config, space.bars, 7, &at), VIRTIO_PCI_ERR_MALFORMED);
+}
+
+Test(pci_caps, a_region_id_is_unique)
+{
+    struct virtio_pci_config config = {read32, NULL, &space};
+    struct virtio_pci_shm at;
+
+    fresh(); /* V-SHM-01 */
+    space.bars[2].kind = VIRTIO_PCI_BAR_MEM;
+    space.bars[2].length = 0x10000;
+    shm(3, 2, 0, 0x1000);
+    shm(3, 2, 0x1000, 0x1000);
+    cr_expect_eq(virtio_pci_find_shm(&config, space.bars, 3, &at), VIRTIO_PCI_ERR_MALFORMED);
+}
+
+Test(pci_caps, vendor_data_is_read_by_who_knows_it)
+{
+    /* V-VND-01, D-VND-01: several, of 8 bytes and more; never of vendor 0x1af4 or of an odd size */
+    struct virtio_pci_config config = {read32, NULL, &space};
+    struct virtio_pci_capability cap;
+    struct virtio_pci_walk walk;
+    unsigned faults[3] = {0, 0, 0}, n = 0;
+
+    fresh();
+    append("\x09\x00\x08\x09\x86\x80\x5a\xa5", 8);
+    append("\x09\x00\x0c\x09\xf4\x1a\x01\x02\x03\x04\x05\x06", 12);
+    append("\x09\x00\x0a\x09\x86\x80\x01\x02\x03\x04", 10);
+    virtio_pci_walk_begin(&walk, &config);
+    while (virtio_pci_walk_next(&walk, &cap) > 0) {
+        cr_assert(n < 3);
+        cr_expect_eq(cap.type, VIRTIO_PCI_STRUCT_VENDOR);
+        faults[n++] = cap.fault;
+        if (n != 1) {
+            cr_expect_eq(virtio_pci_vendor_read8(&config, &cap, 0x8086, 6), VIRTIO_PCI_ERR_VENDOR);
+            continue;
+        }
+        cr_expect_eq(virtio_pci_vendor_read8(&config, &cap, 0x8086, 6), 0x5a);
+        cr_expect_eq(virtio_pci_vendor_read8(&config, &cap, 0x8086, 7), 0xa5);
+        cr_expect_eq(virtio_pci_vendor_read8(&config, &cap, 0x8086, 8), VIRTIO_PCI_ERR_RANGE);
+        cr_expect_eq(virtio_pci_vendor_read8(&config, &cap, 0x1022, 6), VIRTIO_PCI_ERR_VENDOR);
+    }
+    cr_expect(n == 3 && faults[0] == 0 && faults[1] == VIRTIO_PCI_FAULT_VENDOR &&
+              faults[2] == VIRTIO_PCI_FAULT_VENDOR);
+}
+
+Test(pci_caps, structures_may_be_longer_than_known)
+{
+    /* R-11, R-13, R-34, R-36, D-CAP-05, V-CAP-01, D-CFG-04: a structure or capability that grew at
+     * its tail is placed as before, and the multiplier is where it always was */
+    struct virtio_pci_layout layout;
+    unsigned notify;
+
+    fresh();
+    set_bar(1, VIRTIO_PCI_BAR_MEM, 0x10000);
+    rfc(1, 1, 0xffff, 0);
+    layout = must_scan();
+    expect_place(layout.place[1], VIRTIO_PCI_RFC2011, 1, 0, 0xffff);
+    fresh();
+    modern(1, 4, 0, 0x1000, 48);
+    modern(3, 4, 0x1000, 0x800, 16);
+    notify = modern(2, 4, 0x3000, 0x1000, 40);
+    put32(notify + 16, 4096);
+    put32(notify + 20, 0xffffffff);
+    layout = must_scan();
+    cr_expect_eq(layout.generation, VIRTIO_PCI_MODERN);
+    cr_expect_eq(layout.notify_multiplier, 4096);
+    expect_place(layout.place[3], VIRTIO_PCI_MODERN, 4, 0x1000, 0x800);
+}
+
+Test(pci_caps, device_types)
+{
+    /* L-PCI-01, L-PCI-02, D-PCI-01, D-PCI-02: by id; revision and subsystem do not matter where the
+     * id says it */
+    cr_expect_eq(virtio_pci_device_type(0x1af4, 0x1041, 0x1100), 1);
+    cr_expect_eq(virtio_pci_device_type(0x1af4, 0x1042, 0), 2);
+    cr_expect_eq(virtio_pci_device_type(0x1af4, 0x107f, 0), 0x3f);
+    cr_expect_eq(virtio_pci_device_type(0x1af4, 0x1003, 0x1100), 3);
+    cr_expect_eq(virtio_pci_device_type(0x1af4, 0x1005, 0x1100), 4);
+    cr_expect_eq(virtio_pci_device_type(0x1af4, 0x1009, 9), 9);
+    cr_expect_eq(virtio_pci_device_type(0x1af4, 0x1040, 2), 0);
+    cr_expect_eq(virtio_pci_device_type(0x1af4, 0x0fff, 2), 0);
+    cr_expect_eq(virtio_pci_device_type(0x1af4, 0x1080, 2), 0);
+    cr_expect_eq(virtio_pci_device_type(0x8086, 0x1042, 2), 0);
+}
+
+/* ----- BARs ----- */
+
+/* A function whose BARs answer as PCI says: `mask` has the address bits that can be written. */
+static struct {
+    uint32_t mask[6], type[6], value[6];
+    uint32_t command, header;
+    unsigned decoding_writes, writes;
+} card;
+
+static uint32_t card_read(void *ctx, uint16_t offset)
+{
+    (void)ctx;
+    if (offset == 0)
+        return 0x10421af4;
+    if (offset == 4)
+        return card.command;
+    if (offset == 0x0c)
+        return card.header << 16;
+    if (offset == 0x40)
+        return 0xc0070011; /* MSI-X, on, all masked, 8 vectors */
+    cr_assert(offset >= 0x10 && offset < 0x28);
+    return card.value[offset / 4 - 4] | card.type[offset / 4 - 4];
+}
+static void card_write(void *ctx, uint16_t offset, uint32_t value)
+{
+    (void)ctx;
+    card.writes++;
+    if (offset == 4) {
+        cr_assert_eq(value >> 16, 0); /* the status bits would be cleared by ones */
+        card.command = (card.command & 0xffff0000) | value;
+    } else if (offset == 0x40) {
+        card.header = value; /* borrowed */
+    } else {
+        cr_assert(offset >= 0x10 && offset < 0x28);
+        card.decoding_writes += (card.command & 3) != 0;
+        card.value[offset / 4 - 4] = value & card.mask[offset / 4 - 4];
+    }
+}
+
+static const struct virtio_pci_config card_config = {card_read, card_write, NULL};
+
+static void card_fresh(void)
+{
+    memset(&card, 0, sizeof(card));
+    card.command = 0x12340507;
+    card.mask[0] = 0x0000ffc0; /* I/O, 64 bytes, upper half wired to 0 */
+    card.type[0] = 1;
+    card.value[0] = 0xc000;
+    card.mask[1] = 0xfffff000; /* memory below 4 GiB, 4 KiB */
+    card.mask[2] = 0xffffc000; /* 64 bits wide, 16 KiB */
+    card.type[2] = 0xc;
+    card.mask[3] = 0xffffffff;
+    card.value[3] = 0x12;
+    card.mask[5] = 0xfffff000; /* 64 bits wide in the last register: cannot be */
+    card.type[5] = 4;
+}
+
+Test(pci_bars, sized_and_left_as_they_were)
+{
+    /* I/O, 32 and 64 bits; not decoding meanwhile */
+    struct virtio_pci_bar bars[6];
+    uint32_t before[6];
+
+    card_fresh();
+    memcpy(before, card.value, sizeof(before));
+    cr_assert_eq(virtio_pci_bars_size(&card_config, bars), 0);
+    cr_expect(bars[0].kind == VIRTIO_PCI_BAR_IO && bars[0].length == 64 && bars[0].base == 0xc000);
+    cr_expect(bars[1].kind == VIRTIO_PCI_BAR_MEM && bars[1].length == 4096 && !bars[1].wide);
+    cr_expect(bars[2].kind == VIRTIO_PCI_BAR_MEM && bars[2].length == 0x4000 && bars[2].wide);
+    cr_expect_eq(bars[2].base, UINT64_C(0x1200000000));
+    for (unsigned i = 3; i < 6; i++)
+        cr_expect_eq(bars[i].kind, VIRTIO_PCI_BAR_NONE);
+    cr_expect_eq(memcmp(before, card.value, sizeof(before)), 0);
+    cr_expect_eq(card.command, 0x12340507);
+    cr_expect_eq(card.decoding_writes, 0);
+}
+
+Test(pci_bars, assigned_aligned_and_in_range)
+{
+    struct virtio_pci_ranges ranges = {{0xc001, 0xd000}, {0xe0000100, 0xe0002000}, {0, 0}};
+    struct virtio_pci_bar bars[6];
+
+    card_fresh(); /* */
+    card.command &= 0xffff0000;
+    cr_assert_eq(virtio_pci_bars_size(&card_config, bars), 0);
+    /* No room for the wide one: nothing is written, nothing taken. */
+    card.writes = 0;
+    cr_expect_eq(virtio_pci_bars_assign(&card_config, bars, &ranges), VIRTIO_PCI_ERR_ROOM);
+    cr_expect(card.writes == 0 && ranges.io.next == 0xc001 && bars[1].base == 0);
+    ranges.memory64.next = UINT64_C(0x800001000);
+    ranges.memory64.end = UINT64_C(0x800010000);
+    cr_assert_eq(virtio_pci_bars_assign(&card_config, bars, &ranges), 0);
+    cr_expect(card.value[0] == 0xc040 && bars[0].base == 0xc040);
+    cr_expect(card.value[1] == 0xe0001000 && bars[1].base == 0xe0001000);
+    cr_expect(card.value[2] == 0x4000 && card.value[3] == 8);
+    cr_expect_eq(bars[2].base, UINT64_C(0x800004000));
+    cr_expect_eq(card.command & 0xffff, 7);
+    cr_expect_eq(card.decoding_writes, 0);
+    cr_expect(ranges.io.next == 0xc080 && ranges.memory.next == 0xe0002000);
+    /* A machine without I/O space does without that BAR. */
+    ranges.io.end = 0;
+    ranges.memory.next = 0xe0000000;
+    cr_assert_eq(virtio_pci_bars_assign(&card_config, bars, &ranges), 0);
+    cr_expect(bars[0].kind == VIRTIO_PCI_BAR_NONE && (card.command & 3) == 2);
+    /* A BAR that does not keep its address: decoding stays off. */
+    card_fresh();
+    cr_assert_eq(virtio_pci_bars_size(&card_config, bars), 0);
+    ranges.io.next = 0x10000;
+    ranges.io.end = 0x20000;
+    ranges.memory.next = 0xe0000000;
+    cr_expect_eq(virtio_pci_bars_assign(&card_config, bars, &ranges), VIRTIO_PCI_ERR_REFUSED);
+    cr_expect_eq(card.command & 3, 0);
+}
+
+Test(pci_bars, what_cannot_be_sized)
+{
+    struct virtio_pci_config dump = {card_read, NULL, NULL};
+    struct virtio_pci_ranges ranges = {{0, 0}, {0, 0}, {0, 0}};
+    struct virtio_pci_bar bars[6];
+    struct virtio_pci_layout layout;
+
+    card_fresh();
+    memset(&layout, 0, sizeof(layout));
+    memset(bars, 0, sizeof(bars));
+    cr_expect_eq(virtio_pci_bars_size(&dump, bars), VIRTIO_PCI_ERR_READ_ONLY);
+    cr_expect_eq(virtio_pci_bars_assign(&dump, bars, &ranges), VIRTIO_PCI_ERR_READ_ONLY);
+    cr_expect_eq(virtio_pci_command(&dump, 1, 0), VIRTIO_PCI_ERR_READ_ONLY);
+    cr_expect_eq(virtio_pci_msix_set_on(&dump, &layout, true), VIRTIO_PCI_ERR_READ_ONLY);
+    card.header = 1;
+    cr_expect_eq(virtio_pci_bars_size(&card_config, bars), VIRTIO_PCI_ERR_HEADER);
+    cr_expect_eq(card.writes, 0);
+}
+
+Test(pci_bars, msix_and_command_bits)
+{
+    /* L-MSX-01, V-MSX-01, R-17: enable is bit 31 of the first dword, the mask of all is bit 30 */
+    struct virtio_pci_layout layout;
+
+    card_fresh();
+    memset(&layout, 0, sizeof(layout));
+    cr_expect_eq(virtio_pci_msix_set_on(&card_config, &layout, true), VIRTIO_PCI_ERR_ABSENT);
+    layout.msix = 0x40;
+    cr_assert_eq(virtio_pci_msix_set_on(&card_config, &layout, true), 0);
+    cr_expect(card.header == 0x80070011 && layout.msix_on);
+    cr_assert_eq(virtio_pci_msix_set_on(&card_config, &layout, false), 0);
+    cr_expect(card.header == 0x00070011 && !layout.msix_on);
+    cr_assert_eq(virtio_pci_command(&card_config, VIRTIO_PCI_COMMAND_INTX_OFF, 0x101), 0);
+    cr_expect_eq(card.command, 0x12340406);
+}
+
+/* ----- images ----- */
+
+/* I/O, 32 and 64 bits. */
+static const struct virtio_pci_bar image_bars[6] = {
+    {0, 64, VIRTIO_PCI_BAR_IO, 0},    {0, 0x4000, VIRTIO_PCI_BAR_MEM, 0},
+    {0, UINT64_C(0x400000000), VIRTIO_PCI_BAR_MEM, 1}, {0, 0, VIRTIO_PCI_BAR_NONE, 0},
+    {0, 0, VIRTIO_PCI_BAR_NONE, 0},   {0, 0, VIRTIO_PCI_BAR_NONE, 0}};
+
+static struct virtio_pci_capability cap_of(uint8_t family, uint8_t type, uint8_t bar,
+                                           uint64_t offset, uint64_t length, uint32_t extra)
+{
+    struct virtio_pci_capability cap;
+
+    memset(&cap, 0, sizeof(cap));
+    cap.family = family;
+    cap.type = type;
+    cap.bar = bar;
+    cap.offset = offset;
+    cap.length = length;
+    cap.extra = extra;
+    return cap;
+}
+
+static void image_fresh(uint8_t image[256], bool transitional)
+{
+    struct virtio_pci_identity who;
+
+    memset(&who, 0, sizeof(who));
+    memset(image, 0xee, 256);
+    who.type = 2;
+    who.transitional = transitional;
+    who.revision = transitional ? 0 : 1;
+    who.subsystem_vendor = 0x1af4;
+    who.subsystem = transitional ? 2 : 0x1100;
+    who.class_code = 0x018000;
+    who.interrupt_pin = 1;
+    cr_assert_eq(virtio_pci_image_header(image, &who), 0);
+}
+
+Test(pci_image, header)
+{
+    /* L-PCI-01, V-PCI-01, V-PCI-02 */
+    static const uint16_t transitional[][2] = {{1, 0x1000}, {2, 0x1001}, {5, 0x1002}, {3, 0x1003},
+                                               {8, 0x1004}, {4, 0x1005}, {9, 0x1009}};
+    struct virtio_pci_identity who;
+    uint8_t image[256];
+
+    image_fresh(image, false);
+    cr_expect_eq(memcmp(image, "\xf4\x1a\x42\x10\0\0\0\0\x01\x00\x80\x01", 12), 0);
+    cr_expect_eq(memcmp(image + 0x2c, "\xf4\x1a\x00\x11", 4), 0);
+    cr_expect(image[0x3d] == 1 && image[0x40] == 0xee && image[0x34] == 0);
+    memset(&who, 0, sizeof(who));
+    who.transitional = true;
+    for (unsigned i = 0; i < 7; i++) {
+        who.type = who.subsystem = transitional[i][0];
+        cr_assert_eq(virtio_pci_image_header(image, &who), 0);
+        cr_expect_eq(image[2] | image[3] << 8, transitional[i][1]);
+    }
+    who.type = who.subsystem = 16; /* has no transitional id */
+    cr_expect_eq(virtio_pci_image_header(image, &who), VIRTIO_PCI_ERR_FIELD);
+    who.type = who.subsystem = 2;
+    who.revision = 1;
+    cr_expect_eq(virtio_pci_image_header(image, &who), VIRTIO_PCI_ERR_FIELD);
+    who.transitional = false;
+    who.subsystem = 0x3f;
+    cr_expect_eq(virtio_pci_image_header(image, &who), VIRTIO_PCI_ERR_FIELD);
+    who.subsystem = 0x40;
+    cr_expect_eq(virtio_pci_image_header(image, &who), 0);
+    who.revision = 0;
+    cr_expect_eq(virtio_pci_image_header(image, &who), VIRTIO_PCI_ERR_FIELD);
+}
+
+Test(pci_image, rfc_capabilities_as_golden_bytes)
+{
+    /* G-01 to G-03, R-01 to, R-AMB-1, R-AMB-3, R-AMB-7 */
+    struct virtio_pci_capability caps[3] = {
+        cap_of(VIRTIO_PCI_RFC2011, 1, 1, 0x1000, 32, 0),
+        cap_of(VIRTIO_PCI_RFC2011, 2, 0, 0x10, 2, 0), cap_of(VIRTIO_PCI_RFC2011, 3, 0, 0x13, 1, 0)};
+    uint8_t image[256];
+
+    image_fresh(image, true);
+    cr_assert_eq(virtio_pci_image_caps(image, 0x40, caps, 3, image_bars), 0x40 + 36);
+    cr_expect_eq(memcmp(image + 0x40, "\x09\x4c\x0c\x01\x01\x20\x00\x00\x00\x10\x00\x00"
+                                      "\x09\x58\x0c\x02\x00\x02\x00\x00\x10\x00\x00\x00"
+                                      "\x09\x00\x0c\x03\x00\x01\x00\x00\x13\x00\x00\x00",
+                        36),
+                 0);
+    cr_expect(image[0x34] == 0x40 && image[6] == 0x10);
+}
+
+Test(pci_image, modern_capabilities_as_golden_bytes)
+{
+    /* V-CAP-01 to V-CAP-04, V-SHM-01, V-VND-01, L-CAP-10: behind what is in the list already */
+    struct virtio_pci_capability caps[7] = {
+        cap_of(VIRTIO_PCI_MODERN, 1, 1, 0, 60, 0),
+        cap_of(VIRTIO_PCI_MODERN, 2, 1, 0x3000, 0x1000, 4),
+        cap_of(VIRTIO_PCI_MODERN, 3, 1, 0x1001, 1, 0),
+        cap_of(VIRTIO_PCI_MODERN, 4, 1, 0x2000, 96, 0),
+        cap_of(VIRTIO_PCI_MODERN, 5, 0, 0, 0, 0),
+        cap_of(VIRTIO_PCI_MODERN, 8, 2, UINT64_C(0x100000000), UINT64_C(0x200000000), 0),
+        cap_of(VIRTIO_PCI_MODERN, 9, 0, 0, 0, 0x8086)};
+    uint8_t image[256];
+
+    caps[5].id = 3;
+    image_fresh(image, false);
+    image[6] = 0x10;
+    image[0x34] = 0x40;
+    memcpy(image + 0x40, "\x11\x00\x07\x00\x01\x00\x00\x00\x01\x08\x00\x00", 12);
+    cr_assert_eq(virtio_pci_image_caps(image, 0x4c, caps, 7, image_bars), 0x4c + 120);
+    cr_expect_eq(image[0x41], 0x4c);
+    cr_expect_eq(memcmp(image + 0x4c, "\x09\x5c\x10\x01\x01\0\0\0\0\0\0\0\x3c\0\0\0"
+                                      "\x09\x70\x14\x02\x01\0\0\0\0\x30\0\0\0\x10\0\0\x04\0\0\0"
+                                      "\x09\x80\x10\x03\x01\0\0\0\x01\x10\0\0\x01\0\0\0"
+                                      "\x09\x90\x10\x04\x01\0\0\0\0\x20\0\0\x60\0\0\0"
+                                      "\x09\xa4\x14\x05\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+                                      "\x09\xbc\x18\x08\x02\x03\0\0\0\0\0\0\0\0\0\0\x01\0\0\0"
+                                      "\x02\0\0\0"
+                                      "\x09\x00\x08\x09\x86\x80\0\0",
+                        120),
+                 0);
+}
+
+Test(pci_image, what_no_device_may_have)
+{
+    /* R-08, R-10, R-19, R-21, V-CAP-03, V-CAP-04, V-NTF-01, V-SHM-01, V-SHM-02, V-VND-01: nothing
+     * is written then */
+    const struct {
+        struct virtio_pci_capability cap;
+        int err;
+    } cases[] = {
+        {cap_of(VIRTIO_PCI_RFC2011, 1, 1, 0x1002, 32, 0), VIRTIO_PCI_ERR_FIELD},
+        {cap_of(VIRTIO_PCI_RFC2011, 1, 1, 0x1000, 27, 0), VIRTIO_PCI_ERR_FIELD},
+        {cap_of(VIRTIO_PCI_RFC2011, 1, 1, 0x3ff0, 32, 0), VIRTIO_PCI_ERR_FIELD},
+        {cap_of(VIRTIO_PCI_RFC2011, 4, 2, 0, 0x1000000, 0), VIRTIO_PCI_ERR_FIELD},
+        {cap_of(VIRTIO_PCI_RFC2011, 1, 0, 0, 32, 0), VIRTIO_PCI_ERR_FIELD},
+        {cap_of(VIRTIO_PCI_RFC2011, 1, 6, 0, 32, 0), VIRTIO_PCI_ERR_FIELD},
+        {cap_of(VIRTIO_PCI_RFC2011, 3, 3, 0, 1, 0), VIRTIO_PCI_ERR_FIELD},
+        {cap_of(VIRTIO_PCI_MODERN, 2, 1, 0, 4, 3), VIRTIO_PCI_ERR_FIELD},
+        {cap_of(VIRTIO_PCI_MODERN, 9, 0, 0, 0, 0x1af4), VIRTIO_PCI_ERR_FIELD},
+        {cap_of(VIRTIO_PCI_MODERN, 8, 0, 0, 16, 0), VIRTIO_PCI_ERR_FIELD},
+        {cap_of(VIRTIO_PCI_MODERN, 7, 1, 0, 16, 0), VIRTIO_PCI_ERR_FIELD},
+        {cap_of(VIRTIO_PCI_MODERN, 1, 1, 0, 56, 0), VIRTIO_PCI_ERR_INCOMPLETE}};
+    uint8_t image[256], before[256];
+
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct virtio_pci_capability cap = cases[i].cap;
+
+        image_fresh(image, true);
+        memcpy(before, image, 256);
+        cr_expect_eq(virtio_pci_image_caps(image, 0x40, &cap, 1, image_bars), cases[i].err,
+                     "case %u", i);
+        cr_expect_eq(memcmp(before, image, 256), 0, "case %u", i);
+    }
+}
+
+Test(pci_image, no_room)
+{
+    struct virtio_pci_capability cap = cap_of(VIRTIO_PCI_RFC2011, 3, 1, 0, 1, 0);
+    uint8_t image[256];
+
+    image_fresh(image, true);
+    cr_expect_eq(virtio_pci_image_caps(image, 0xf8, &cap, 1, image_bars), VIRTIO_PCI_ERR_ROOM);
+    cr_expect_eq(virtio_pci_image_caps(image, 0x3c, &cap, 1, image_bars), VIRTIO_PCI_ERR_FIELD);
+    cr_expect_eq(virtio_pci_image_caps(image, 0x42, &cap, 1, image_bars), VIRTIO_PCI_ERR_FIELD);
+    cr_expect_eq(virtio_pci_image_caps(image, 0xf4, &cap, 1, image_bars), 0x100);
+    cr_expect_eq(virtio_pci_image_caps(image, 0xec, &cap, 1, image_bars), VIRTIO_PCI_ERR_ROOM);
+}
+
+Test(pci_image, an_rfc_subset_is_found_again)
+{
+    /* every subset of the four structures, through the image */
+    for (unsigned subset = 1; subset < 16; subset++) {
+        struct virtio_pci_capability caps[4];
+        struct virtio_pci_config config;
+        struct virtio_pci_layout layout;
+        uint8_t image[256];
+        unsigned n = 0;
+
+        image_fresh(image, true);
+        for (uint8_t type = 1; type <= 4; type++) {
+            if (subset >> (type - 1) & 1)
+                caps[n++] = cap_of(VIRTIO_PCI_RFC2011, type, 1, 0x100u * type, 64, 0);
+        }
+        cr_assert_eq(virtio_pci_image_caps(image, 0x50, caps, n, image_bars), 0x50 + 12 * (int)n);
+        config.read32 = virtio_pci_image_read32;
+        config.write32 = NULL;
+        config.ctx = image;
+        cr_assert_eq(virtio_pci_scan(&layout, &config, image_bars, VIRTIO_PCI_STRICT), 0);
+        for (unsigned type = 1; type <= 4; type++) {
+            struct virtio_pci_place at =
+                virtio_pci_locate(&layout, (enum virtio_pci_struct)type, false);
+
+            if (subset >> (type - 1) & 1)
+                expect_place(at, VIRTIO_PCI_RFC2011, 1, 0x100 * type, 64);
+            else
+                cr_expect(at.found == VIRTIO_PCI_LEGACY && at.bar == 0);
+        }
+    }
+}

@@ -90,11 +90,11 @@ images() { # compiler, options, emulator or nothing
         tests/images.sh "$build/images-$1" $3
 }
 
-fuzz() { # inputs, always the same ones
+fuzz() { # which, inputs: always the same ones
     # shellcheck disable=SC2086
     clang -std=c11 -O1 $common -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-        tests/fuzz_ring.c -o $build/fuzz_ring &&
-        $build/fuzz_ring -seed=1 -runs="$1" -max_len=4096 -timeout=10
+        "tests/fuzz_$1.c" -o "$build/fuzz_$1" &&
+        "$build/fuzz_$1" -seed=1 -runs="$2" -max_len=4096 -timeout=10
 }
 
 lspci() { # compiler
@@ -158,7 +158,9 @@ lspci() { # compiler
     step "one format leaves no branch, gcc" env CC=gcc tests/one_format.sh
     step "one format leaves no branch, clang" env CC=clang tests/one_format.sh
     step "no barrier can be left out" tests/ablation.sh
-    step "hostile peer, 300000 inputs" fuzz 300000
+    step "hostile peer of a queue, 300000 inputs" fuzz ring 300000
+    step "hostile configuration space, 200000 inputs" fuzz caps 200000
+    step "hostile driver of an emulated device, 200000 inputs" fuzz device 200000
     step "qtest-blk builds, clang" clang -std=c11 -O2 $common $qtest_blk -o $build/qtest-blk-clang
     step "qtest-rng builds, clang" clang -std=c11 -O2 $common $qtest_rng -o $build/qtest-rng-clang
     step "qtest-blk builds, gcc, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize \

@@ -52,7 +52,7 @@ uint32_t absent(void *, uint16_t)
 
 void scan_nothing()
 {
-    virtio_pci_config config{absent, nullptr};
+    virtio_pci_config config{absent, nullptr, nullptr};
     virtio_pci_bar bars[6]{};
     virtio_pci_layout layout{};
 

@@ -434,7 +434,7 @@ Test(device_features, accepted_bits_read_back_and_freeze)
 
 Test(device_features, unfit_sets_are_refused)
 {
-    EACH_PORT(p) { /* V-INIT-02, V-FEAT-01, V-FEAT-02, V-FEAT-05, V-RES-02 */
+    EACH_PORT(p) { /* V-INIT-02, V-FEAT-01, V-FEAT-02, V-FEAT-05, V-RES-01, V-RES-02 */
         power_on();
         offer(5);
         set_status(p, 3);

@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT-0
-"""Which test names which rule of the ring and of the device side: prints a table and fails if a rule is named by none.
+"""Which test names which rule: prints a table and fails if a rule is named by none.
 
     tests/rules.py [--quiet]
 
-The rules are those of the virtqueue (VIRTIO 2.6 to 2.10) and what a device shows of the rest (2.1 to 2.5,
-4.1, 4.2); a test names them in the comment that it
-begins with, one by one or as "D-PACK-01 to D-PACK-05".
+The rules are those of the virtqueue, of the transports and of the life cycle (VIRTIO 2 to 4), and the
+R- ones of the 2011 RFC; a test names them in a comment, one by one or as "D-PACK-01 to D-PACK-05".
 """
 import pathlib
 import re
@@ -22,13 +21,20 @@ RULES = {
     "L-INO": "1", "V-INO": "1-3", "D-INO": "1-4",
     "L-NOTE": "1-4", "D-NOTE": "1-3", "V-NOTE": "1",
     "D-RR": "1-4", "V-RR": "1-4",
-    # device side
-    "L-STATUS": "1-2", "V-STATUS": "1-4", "V-RESET": "1-4", "V-INIT": "1-2", "L-CLEAN": "3",
-    "L-FEAT": "7", "V-FEAT": "1-5", "V-RES": "2-4", "L-CFG": "6", "V-CFG": "1-4", "V-SUS": "1-5",
-    "V-COM": "1-8", "L-NTF": "1", "V-NTF": "1-2", "L-ISR": "1", "V-ISR": "1-3", "L-MSX": "1",
-    "V-MSX": "2-4", "V-PCFG": "1-2", "L-SHM": "3", "V-PLEG": "1-2", "L-PLEG": "4-5",
-    "V-MMIO": "1-7", "L-MMIO": "8", "V-MLEG": "1-2", "V-LEG": "1-2 8", "L-LEG": "3 5",
-    "R": "19-24 27-31", "R-AMB": "4-6",
+    # the transports and the life cycle
+    "R": "1-38", "R-AMB": "1-7",
+    "L-STATUS": "1-2", "D-STATUS": "1-5", "V-STATUS": "1-4",
+    "D-RESET": "1-2", "V-RESET": "1-4", "D-INIT": "1-7", "V-INIT": "1-2",
+    "D-CLEAN": "1-2", "L-CLEAN": "3",
+    "L-FEAT": "1 7", "D-FEAT": "1-6", "V-FEAT": "1-5", "D-RES": "1-6", "V-RES": "1-4",
+    "D-CFG": "1-5", "L-CFG": "6", "V-CFG": "1-4", "D-SUS": "1-3", "V-SUS": "1-5",
+    "L-PCI": "1-2", "D-PCI": "1-2", "V-PCI": "1-2", "D-CAP": "1-9", "L-CAP": "10", "V-CAP": "1-4",
+    "D-COM": "1-7", "V-COM": "1-8", "L-NTF": "1", "D-NTF": "1-2", "V-NTF": "1-2",
+    "L-ISR": "1", "D-ISR": "1-3", "V-ISR": "1-3", "L-MSX": "1", "D-MSX": "1-3", "V-MSX": "1-4",
+    "D-PCFG": "1", "V-PCFG": "1-2", "V-SHM": "1-2", "L-SHM": "3", "D-VND": "1", "V-VND": "1",
+    "D-PLEG": "1-3 6", "L-PLEG": "4-5", "V-PLEG": "1-3",
+    "D-MMIO": "1-11", "L-MMIO": "8", "V-MMIO": "1-7", "D-MLEG": "1-5", "V-MLEG": "1-2",
+    "D-LEG": "1-2 4 6-7 9-10", "V-LEG": "1-2 8", "L-LEG": "3 5",
 }
 
 
@@ -41,7 +47,7 @@ def numbers(text):
 def named(text):
     """Rules that a test's text names."""
     for family, first, _, last in re.findall(
-            r"\b([DVLR]-[A-Z]+|R)-(\d+)(?: to ([DVLR]-[A-Z]+|R)-(\d+))?", text):
+            r"\b([DVL]-[A-Z]+|R-AMB|R)-(\d+)(?: to ([DVL]-[A-Z]+|R-AMB|R)-(\d+))?", text):
         yield from ((family, n) for n in range(int(first), int(last or first) + 1))
 
 
