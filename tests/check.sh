@@ -154,7 +154,7 @@ lspci() { # compiler
     step "thread_test, aarch64" scaled 4 cross thread-aarch64 qemu-aarch64-static \
         aarch64-linux-gnu-gcc -std=c11 -O2 $common $lite tests/thread_test.c
     step "ring images" images gcc "$sanitize" ""
-    step "each rule of the ring has a test" tests/rules.py --quiet
+    step "each rule has a test" tests/rules.py --quiet
     step "one format leaves no branch, gcc" env CC=gcc tests/one_format.sh
     step "one format leaves no branch, clang" env CC=clang tests/one_format.sh
     step "no barrier can be left out" tests/ablation.sh
@@ -168,6 +168,10 @@ lspci() { # compiler
     step "qtest-rng builds, gcc, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize \
         $qtest_rng -o $build/qtest-rng
     step "QEMU's virtio-blk and virtio-rng" tests/qemu.sh $build/qtest-blk $build/qtest-rng
+    step "register traces, built sanitized" gcc -std=c11 -O1 $common "$config" $sanitize \
+        tests/peers/*.c examples/hosts/qtest.c examples/hosts/qtest_pci.c examples/device/blk.c \
+        -o $build/trace
+    step "registers of QEMU's devices and of the model" tests/trace.py $build/trace
     step "instructions per operation" make -s bench-count
     step "bytes of code and state" make -s size
     step "API documentation" make -s docs

@@ -5,7 +5,7 @@
  *
  *     run <tab> section: step <tab> QEMU's answer <tab> ours
  *
- * tests/trace.sh compares these lines with those that docs/register-traces.md explains.
+ * tests/trace.py compares these lines with those that docs/register-traces.md explains.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <stdarg.h>
