@@ -18,7 +18,7 @@ LSPCI = $(addprefix examples/hosts/,virtio_lspci.c lspci_dump.c lspci_sysfs.c ls
     lspci_registers.c lspci_show.c lspci_json.c virtio_names.c)
 ALL_HEADERS = $(HEADERS) $(wildcard examples/*/*.h)
 
-.PHONY: help demo qtest lspci check headers qemu bench-count size ablation fuzz trace docs install clean
+.PHONY: help demo qtest lspci check headers qemu peers bench-count size ablation fuzz trace docs install clean
 
 help:
 	@echo 'make demo [DISK=file] [TRANSPORT=t]  both ends of a block device in one process'
@@ -26,6 +26,7 @@ help:
 	@echo 'make qtest        build build/qtest-blk and build/qtest-rng, which drive devices of QEMU'
 	@echo 'make lspci        build build/virtio-lspci, which shows the virtio side of PCI functions'
 	@echo 'make qemu         the runs against QEMU alone'
+	@echo 'make peers        the whole matrix: machines x transports x ring formats x features'
 	@echo 'make headers      compile the headers alone for every CPU'
 	@echo 'make bench-count  instructions per ring operation, under callgrind'
 	@echo 'make size         bytes of code for three CPUs, and of state'
@@ -62,6 +63,10 @@ headers:
 
 qemu: $(BUILD)/qtest-blk $(BUILD)/qtest-rng
 	tests/qemu.sh $^
+
+# The whole matrix of machines, transports and features, a minute or so.
+peers: $(BUILD)/qtest-blk $(BUILD)/qtest-rng
+	tests/peers.sh $^
 
 # Counted and measured as shipped, with gcc -O2 and -Os, whatever CC and CFLAGS say.
 bench-count:

@@ -93,23 +93,37 @@ static bool drive_legacy(struct virtio_pci_layout *layout)
     return layout->legacy;
 }
 
+/* The way to a BAR: its addresses, or the PCI_CFG capability. */
+static struct virtio_window bar_window(struct qtest_virtio *host, unsigned bar,
+                                       const struct virtio_pci_bar *place)
+{
+    struct virtio_window direct =
+        window(&host->qtest, place->kind == VIRTIO_PCI_BAR_IO, place->base, place->length);
+
+    if (!host->options.pci_cfg || place->length == 0)
+        return direct;
+    return virtio_pci_cfg_window(&host->access, (uint8_t)bar, direct.length);
+}
+
 static int find_pci(struct qtest_virtio *host, uint16_t type)
 {
-    struct qtest_pci_function f = {&host->qtest, 0};
-    const struct virtio_pci_config config = qtest_pci_config(&f);
+    struct qtest_pci_function *f = &host->function;
     struct virtio_window windows[6];
     struct virtio_pci_layout layout;
     struct virtio_pci_bar bars[6];
     uint32_t id;
-    int err = find_function(&f, type, &id);
+    int err;
 
+    f->qtest = &host->qtest;
+    host->config = qtest_pci_config(f);
+    err = find_function(f, type, &id);
     if (err != 0)
         return err;
-    if (qtest_pci_enable(&host->qtest, f.devfn, bars) != 0)
+    if (qtest_pci_enable(&host->qtest, f->devfn, bars) != 0)
         return VIRTIO_ERR_GONE;
-    err = virtio_pci_scan(&layout, &config, bars, 0);
+    err = virtio_pci_scan(&layout, &host->config, bars, 0);
     if (err == 0 && host->options.msix && layout.msix != 0)
-        err = virtio_pci_msix_set_on(&config, &layout, true);
+        err = virtio_pci_msix_set_on(&host->config, &layout, true);
     if (err != 0)
         return err;
     if (host->options.transport == QTEST_PCI_LEGACY && !drive_legacy(&layout))
@@ -117,13 +131,16 @@ static int find_pci(struct qtest_virtio *host, uint16_t type)
     printf("  found      PCI function %04x:%04x, MSI-X %s\n", id & 0xffff, id >> 16,
            layout.msix_on ? "on" : "off");
     show_layout(&layout);
-    host->line = qtest_pci_read(&host->qtest, f.devfn, 0x3c, 1);
+    host->line = qtest_pci_read(&host->qtest, f->devfn, 0x3c, 1);
     if (host->options.transport == QTEST_PCI_MODERN_PIO &&
         bars[layout.place[VIRTIO_PCI_STRUCT_NOTIFY].bar].kind != VIRTIO_PCI_BAR_IO)
         return VIRTIO_ERR_LAYOUT;
+    if (host->options.pci_cfg && layout.pci_cfg == 0)
+        return VIRTIO_ERR_LAYOUT;
+    host->access.config = &host->config;
+    host->access.cap = layout.pci_cfg;
     for (unsigned i = 0; i < 6; i++)
-        windows[i] = window(&host->qtest, bars[i].kind == VIRTIO_PCI_BAR_IO, bars[i].base,
-                            bars[i].length);
+        windows[i] = bar_window(host, i, &bars[i]);
     return virtio_drv_pci(&host->drv, &layout, windows);
 }
 
@@ -282,6 +299,7 @@ const char qtest_virtio_usage[] =
     "  --machine M      q35 (default), pc, microvm (default for virtio-mmio) or virt (aarch64)\n"
     "  --transitional   a PCI function that has both interfaces; the transport says which to drive\n"
     "  --msix           switch MSI-X on first (moves the configuration of a legacy device)\n"
+    "  --pci-cfg        reach the registers through the PCI_CFG capability, not the BARs\n"
     "  --queue-size N   ask for N entries instead of what the device proposes\n"
     "  --reset-queue N  reset the queue alone on the way, set it up again with N entries\n"
     "  --property P     a property of the QEMU device, e.g. packed=on; may be repeated\n"
@@ -356,6 +374,10 @@ int qtest_virtio_option(struct qtest_virtio *host, char **argv)
 
     if (strcmp(name, "--msix") == 0) {
         options->msix = true;
+        return 1;
+    }
+    if (strcmp(name, "--pci-cfg") == 0) {
+        options->pci_cfg = true;
         return 1;
     }
     if (strcmp(name, "--transitional") == 0) {

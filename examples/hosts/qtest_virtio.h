@@ -19,6 +19,7 @@
 #define EXAMPLES_HOSTS_QTEST_VIRTIO_H
 
 #include "qtest.h"
+#include "qtest_pci.h"
 #include "virtio.h"
 
 enum {
@@ -43,6 +44,7 @@ struct qtest_virtio_options {
     enum qtest_machine machine; /**< else q35, or microvm for virtio-mmio */
     bool transitional;          /**< a PCI function that has both interfaces */
     bool msix;
+    bool pci_cfg; /**< registers through the PCI_CFG capability, as where no BAR can be mapped */
     bool no_device;
     uint16_t queue_size; /**< 0: what the device proposes */
     uint16_t reset_size; /**< entries after a reset of the queue; 0: no such reset */
@@ -64,6 +66,9 @@ struct qtest_virtio {
     struct qtest_virtio_options options;
     struct qtest qtest;
     struct virtio_drv drv;
+    struct qtest_pci_function function; /**< PCI: where it is, */
+    struct virtio_pci_config config;    /**< its configuration space, */
+    struct virtio_pci_cfg_access access; /**< and the way through that to its BARs */
     unsigned line;       /**< its interrupt line; others are not looked at */
     unsigned interrupts; /**< ISR reads that said "queue" */
     unsigned looks;      /**< at a device that was still busy with a reset */
