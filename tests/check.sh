@@ -168,6 +168,9 @@ lspci() { # compiler
     step "qtest-rng builds, gcc, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize \
         $qtest_rng -o $build/qtest-rng
     step "QEMU's virtio-blk and virtio-rng" tests/qemu.sh $build/qtest-blk $build/qtest-rng
+    step "qtest-msix builds, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize \
+        tests/qtest_msix.c $qtest -o $build/qtest-msix
+    step "MSI-X vectors of QEMU's virtio-blk" $build/qtest-msix
     step "register traces, built sanitized" gcc -std=c11 -O1 $common "$config" $sanitize \
         tests/peers/*.c examples/hosts/qtest.c examples/hosts/qtest_pci.c examples/device/blk.c \
         -o $build/trace
