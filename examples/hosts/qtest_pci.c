@@ -143,25 +143,36 @@ static unsigned route_intx(struct qtest *q, unsigned devfn)
     return LINE_UNKNOWN;
 }
 
-static uint32_t config_read(void *ctx, uint16_t offset)
+static uint32_t port_read(void *qtest, uint64_t address, unsigned width)
 {
-    const struct qtest_pci_function *f = ctx;
-
-    return qtest_pci_read32(f->qtest, f->devfn, offset);
+    return qtest_in(qtest, (uint16_t)address, width);
 }
-
-static void config_write(void *ctx, uint16_t offset, uint32_t value)
+static void port_write(void *qtest, uint64_t address, unsigned width, uint32_t value)
 {
-    const struct qtest_pci_function *f = ctx;
-
-    qtest_pci_write32(f->qtest, f->devfn, offset, value);
+    qtest_out(qtest, (uint16_t)address, width, value);
+}
+static uint32_t memory_read(void *qtest, uint64_t address, unsigned width)
+{
+    return qtest_read(qtest, address, width);
+}
+static void memory_write(void *qtest, uint64_t address, unsigned width, uint32_t value)
+{
+    qtest_write(qtest, address, width, value);
 }
 
 struct virtio_pci_config qtest_pci_config(struct qtest_pci_function *f)
 {
-    struct virtio_pci_config config = {config_read, config_write, f};
+    static const struct virtio_window_ops ports = {port_read, port_write};
+    static const struct virtio_window_ops memory = {memory_read, memory_write};
+    struct virtio_window address = {CONFIG_ADDRESS, 8, VIRTIO_WINDOW_CALLER, &ports, f->qtest};
+    struct virtio_window ecam_window = {ecam(f->devfn, 0), 4096,
+                                        VIRTIO_WINDOW_CALLER, &memory, f->qtest};
 
-    return config;
+    f->ports.ports = address;
+    f->ports.function = f->devfn << 8;
+    f->ecam = ecam_window;
+    return f->qtest->machine == QTEST_VIRT ? virtio_pci_config_ecam(&f->ecam)
+                                           : virtio_pci_config_cf8(&f->ports);
 }
 
 /* What is left of the board's windows. */
@@ -182,7 +193,7 @@ static struct virtio_pci_ranges free_ranges(const struct qtest *q)
 
 int qtest_pci_enable(struct qtest *q, unsigned devfn, struct virtio_pci_bar bars[6])
 {
-    struct qtest_pci_function f = {q, devfn};
+    struct qtest_pci_function f = {.qtest = q, .devfn = devfn};
     const struct virtio_pci_config config = qtest_pci_config(&f);
     struct virtio_pci_ranges ranges = free_ranges(q);
     int err = virtio_pci_bars_size(&config, bars);

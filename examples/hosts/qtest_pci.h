@@ -4,8 +4,9 @@
  * PCI on a QEMU of qtest.h (all but QTEST_MICROVM): what firmware would do, in four calls.
  *
  * Configuration space goes through the ports 0xcf8 and 0xcfc, which reach its first 256 bytes, on
- * QTEST_VIRT through ECAM. Only bus 0 exists: nobody has numbered buses behind bridges. A device function is named by
- * devfn = slot << 3 | function, so `addr=3` on QEMU's command line is devfn 0x18.
+ * QTEST_VIRT through ECAM. Only bus 0 exists: nobody has numbered buses behind bridges. A device
+ * function is named by devfn = slot << 3 | function, so `addr=3` on QEMU's command line is devfn
+ * 0x18.
  *
  * As everywhere in qtest.h, a broken connection reads as all ones: "no device".
  */
@@ -16,12 +17,14 @@
 #include <stdint.h>
 
 #include "qtest.h"
-#include "virtio_pci_caps.h"
+#include "virtio.h"
 
-/** A function's configuration space, as qtest_pci_config() passes it on. */
+/** A function's configuration space. Set the first two, qtest_pci_config() does the rest. */
 struct qtest_pci_function {
     struct qtest *qtest;
     unsigned devfn;
+    struct virtio_pci_cf8 ports; /**< the way to it on a PC, */
+    struct virtio_window ecam;   /**< and on QTEST_VIRT */
 };
 
 /** Reads 1, 2 or 4 bytes, naturally aligned, of a function's first 256 bytes of configuration
@@ -53,8 +56,9 @@ struct virtio_pci_config qtest_pci_config(struct qtest_pci_function *f);
 /**
  * Sizes and assigns the base address registers of a function of header type 0, then lets it decode
  * I/O and memory and master the bus. Addresses are handed out upwards, I/O from 0xc000 and memory
- * from the start of the board's window, and never taken back. INTx is routed too: the byte at 0x3c of configuration
- * space then holds its line as qtest_irq_level() counts them, or 0xff if there is none.
+ * from the start of the board's window, and never taken back. INTx is routed too: the byte at 0x3c
+ * of configuration space then holds its line as qtest_irq_level() counts them, or 0xff if there is
+ * none.
  *
  * @return 0 and all six bars, or -1: see qtest_error().
  */

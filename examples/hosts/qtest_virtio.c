@@ -115,10 +115,10 @@ static int find_pci(struct qtest_virtio *host, uint16_t type)
     int err;
 
     f->qtest = &host->qtest;
-    host->config = qtest_pci_config(f);
     err = find_function(f, type, &id);
     if (err != 0)
         return err;
+    host->config = qtest_pci_config(f);
     if (qtest_pci_enable(&host->qtest, f->devfn, bars) != 0)
         return VIRTIO_ERR_GONE;
     err = virtio_pci_scan(&layout, &host->config, bars, 0);

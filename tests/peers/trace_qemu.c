@@ -123,13 +123,14 @@ static void qemu_settle(void *ctx, const uint8_t *used, uint16_t idx)
 
 static int find_pci(struct side *s)
 {
-    struct qtest_pci_function function = {&s->qtest, 0};
-    struct virtio_pci_config config = qtest_pci_config(&function);
+    struct qtest_pci_function function = {.qtest = &s->qtest};
+    struct virtio_pci_config config;
 
     if (qtest_pci_find(&s->qtest, 0x1af4, 0x1000, 0x107f, &s->devfn) != 0 ||
         qtest_pci_enable(&s->qtest, s->devfn, s->bars) != 0)
         return -1;
     function.devfn = s->devfn;
+    config = qtest_pci_config(&function);
     s->line = qtest_pci_read(&s->qtest, s->devfn, 0x3c, 1);
     return virtio_pci_scan(&s->layout, &config, s->bars, 0);
 }
