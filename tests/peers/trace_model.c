@@ -20,6 +20,7 @@ static struct model {
     uint8_t cap[5];                            /* capabilities by the number of the structure */
     enum virtio_view mmio;
     uint8_t config[CONFIG_BYTES];
+    uint8_t writable_byte; /* of it, at power on */
     _Alignas(4096) uint8_t ram[TRACE_RAM_SIZE];
 } model;
 
@@ -52,9 +53,14 @@ static void kick(void *ctx, uint16_t index)
         virtio_dev_needs_reset(&m->dev);
 }
 
-/* DRIVER_OK: there may be requests already. */
+/* A reset puts the write cache back to what it was, as QEMU's does. DRIVER_OK: there may be requests
+ * already. */
 static void status(void *ctx, uint8_t old, uint8_t now)
 {
+    struct model *m = ctx;
+
+    if (now == 0)
+        m->config[WRITABLE_BYTE] = m->writable_byte;
     if ((now & ~old & VIRTIO_STATUS_DRIVER_OK) != 0) {
         for (uint16_t i = 0; i < TRACE_QUEUES; i++)
             kick(ctx, i);
@@ -281,6 +287,7 @@ int trace_model_open(struct trace_peer *peer, enum trace_device device, struct t
         copy_pci(m, qemu, device);
     else
         copy_mmio(m, qemu);
+    m->writable_byte = m->config[WRITABLE_BYTE];
     virtio_dev_init(&m->dev);
     if (pci)
         virtio_dev_pci_init(&m->pci);
