@@ -637,8 +637,8 @@ enum {
     VIRTQ_MORE_ = VIRTQ_DESC_FLAG_NEXT | VIRTQ_DESC_FLAG_INDIRECT /* not a chain of one */
 };
 
-/* Linkage of the general way through an operation: out of line beside the short one, in line where it
- * is the only one. */
+/* Linkage of the general way through an operation: out of line beside the short one, in line where
+ * it is the only one. */
 #if VIRTIO_FAST_PATHS
 #define VIRTQ_GENERAL_ VIRTIO_OUTLINE
 #else
@@ -821,19 +821,17 @@ VIRTIO_INLINE uint32_t virtq_pos_avail_(uint32_t pos)
 }
 
 /* As virtq_pos_add_(), by one slot and `more`, for a side that exposes these slots and last decided
- * at `decided` to notify. Positions do not reach over two laps: at the end of one, a decision before
- * its start moves there, and LATE says that there was more. */
+ * at `decided` to notify. Positions do not reach over two laps: LATE says, at the end of one, that
+ * the decision lies before its start. */
 VIRTIO_INLINE uint16_t virtq_pos_expose_(uint32_t pos, uint32_t last, uint32_t more,
-                                         uint16_t *decided, uint16_t *flags)
+                                         const uint16_t *decided, uint16_t *flags)
 {
     uint32_t slot = virtq_pos_slot_(pos) + more;
 
     if (VIRTIO_UNLIKELY(slot >= last)) {
         virtq_rarely_();
-        if ((*decided ^ pos) & VIRTQ_WRAP_) {
-            *decided = pos & VIRTQ_WRAP_;
+        if ((*decided ^ pos) & VIRTQ_WRAP_)
             *flags |= VIRTQ_LATE_;
-        }
         return (uint16_t)((slot - last) | (~pos & VIRTQ_WRAP_));
     }
     return (uint16_t)(pos + more + 1);
@@ -855,8 +853,8 @@ VIRTIO_INLINE bool virtq_pos_event_due_(uint32_t event, uint32_t now, uint32_t o
     return virtq_event_due((uint16_t)event, (uint16_t)slot, (uint16_t)(slot - passed));
 }
 
-/* Must the peer whose event word is `event` be told, when it may wait for any slot? The reserved mode
- * counts as enabled (D-PEVT-03). Settles LATE. */
+/* Must the peer whose event word is `event` be told, when it may wait for any slot? The reserved
+ * mode counts as enabled (D-PEVT-03). Settles LATE. */
 VIRTIO_OUTLINE bool virtq_packed_late_(uint16_t *flags, uint32_t event)
 {
     *flags &= (uint16_t)~VIRTQ_LATE_;
