@@ -2103,7 +2103,9 @@ enum virtio_stop {
  *  device. */
 struct virtio_dev_ops {
     /** Where this CPU reaches `len` bytes of guest memory at `addr`, or NULL. The sum does not
-     *  wrap. Called when a queue starts, and for indirect tables. */
+     *  wrap. Called when a queue starts, and for indirect tables. A queue's areas must come back
+     *  as aligned as they have to be for the guest (16, 2 and 4 bytes; packed 16, 4 and 4): else
+     *  the queue does not start, and reads back as not enabled. */
     void *(*map)(void *ctx, uint64_t addr, uint32_t len);
     /** The queue was kicked and may be served. */
     void (*kick)(void *ctx, uint16_t queue);
@@ -2199,7 +2201,8 @@ struct virtio_dev {
     const struct virtio_dev_shm *shm; /**< array of shm_count; virtio-mmio */
     uint16_t shm_count;
     uint16_t msix_vectors;      /**< MSI-X table size; 0: no MSI-X. virtio_dev_pci_init() sets it */
-    uint32_t notify_multiplier; /**< PCI: bytes between two queues' kicks; 0: one for all */
+    uint32_t notify_multiplier; /**< PCI: bytes between two queues' kicks, a power of 2 from 2 on
+                                     (V-NTF-01); 0: one for all */
     bool big_endian;            /**< guest byte order, for a legacy driver; known out of band */
 
     struct virtio_dev_regs reg; /**< read only */
@@ -2295,6 +2298,7 @@ VIRTIO_INLINE void virtio_dev_clear_(struct virtio_dev *dev)
 VIRTIO_INLINE void virtio_dev_init(struct virtio_dev *dev)
 {
     VIRTIO_ASSERT(dev->admin_count <= dev->queue_count);
+    VIRTIO_ASSERT((dev->notify_multiplier & (dev->notify_multiplier - 1)) == 0);
     dev->reg.generation = 0;
     dev->reg.config_dirty = false;
     dev->reg.isr = 0;
@@ -2576,12 +2580,10 @@ VIRTIO_INLINE uint32_t virtio_dev_hidden_(enum virtio_view view, unsigned word)
 {
     uint32_t bits = 0;
 
-    if (virtio_view_legacy_(view) && word == 1)
-        bits = 0xbff; /* 32 to 41 and 43 came with 1.0 */
-    else if (virtio_view_legacy_(view))
-        bits = 0;
-    else if (word == 0)
-        bits = 1u << VIRTIO_FEATURE_NOTIFY_ON_EMPTY | 1u << VIRTIO_FEATURE_ANY_LAYOUT;
+    if (virtio_view_legacy_(view))
+        bits = word == 1 ? 0xbff : 0; /* 32 to 41 and 43 came with 1.0 */
+    else if (word == 0) /* 30 is a trap for old drivers only (D-LEG-10) */
+        bits = 1u << VIRTIO_FEATURE_NOTIFY_ON_EMPTY | 1u << VIRTIO_FEATURE_ANY_LAYOUT | 1u << 30;
     else if (word == 1 && view == VIRTIO_VIEW_MMIO)
         bits = 1u << (VIRTIO_FEATURE_SR_IOV - 32) | 1u << (VIRTIO_FEATURE_ADMIN_VQ - 32) |
                1u << (VIRTIO_FEATURE_NOTIF_CONFIG_DATA - 32);
@@ -3239,10 +3241,10 @@ VIRTIO_INLINE void virtio_dev_notify_write_(struct virtio_dev *dev, uint64_t off
 
     if (width < 2 || offset > UINT32_MAX)
         return;
-    if (step == 0 ? offset != 0 : (uint32_t)offset % step != 0)
+    if (step == 0 ? offset != 0 : (offset & (step - 1)) != 0)
         return;
     if (step != 0) {
-        index = (uint32_t)offset / step;
+        index = (uint32_t)offset >> __builtin_ctz(step); /* no division on the way of a kick */
     } else if (virtio_dev_has_(dev, VIRTIO_FEATURE_NOTIF_CONFIG_DATA)) {
         for (index = 0; index < dev->queue_count; index++)
             if (dev->queue[index].notify_data == (value & 0xffff))
@@ -3510,7 +3512,8 @@ VIRTIO_INLINE uint32_t virtio_dev_pci_read(struct virtio_dev_pci *pci, unsigned 
 }
 
 /** The guest writes 1, 2 or 4 bytes of configuration space. The VMM looks at the command register
- *  and the BARs in `config` afterwards, and maps accordingly. */
+ *  and the BARs in `config` afterwards, and maps accordingly; without Bus Master it must not serve
+ *  queues, about which the device itself knows nothing. */
 VIRTIO_INLINE void virtio_dev_pci_write(struct virtio_dev_pci *pci, unsigned offset, unsigned width,
                                         uint32_t value)
 {

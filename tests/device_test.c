@@ -24,6 +24,7 @@ static struct rig {
     uint8_t config[CONFIG], config_legacy[CONFIG];
     unsigned kicks[QUEUES], ready[QUEUES], messages[8], stops[3], lines, maps, statuses;
     bool line, defer, refuse;
+    uint32_t insist; /* features 32 to 63 without which it does not run */
     uint8_t was, now;
     uint16_t stopped_queue;
     bool wrote_legacy;
@@ -65,7 +66,7 @@ static bool features(void *ctx, const struct virtio_features *accepted)
 {
     (void)ctx;
     cr_expect_eq(accepted, &rig.dev.reg.accepted);
-    return !rig.refuse;
+    return !rig.refuse && (accepted->word[1] & rig.insist) == rig.insist;
 }
 static void status(void *ctx, uint8_t was, uint8_t now)
 {
@@ -390,8 +391,8 @@ static uint32_t offered_word(const struct port *p, uint32_t word)
 
 Test(device_features, selectors_show_128_bits_and_nothing_beyond)
 {
-    /* V-COM-01, L-FEAT-07, V-FEAT-03, V-FEAT-05, V-RES-03, T-06, D-FEAT-05 */
-    static const uint32_t all[2][2] = {{0xf6ffffff, 0xffffffff}, {0xf6ffffff, 0xfffffd5f}};
+    /* V-COM-01, L-FEAT-07, V-FEAT-03, V-FEAT-05, V-RES-03, T-06, T-12, D-FEAT-05, D-LEG-10 */
+    static const uint32_t all[2][2] = {{0xb6ffffff, 0xffffffff}, {0xb6ffffff, 0xfffffd5f}};
 
     EACH_PORT(p) {
         power_on();
@@ -434,7 +435,7 @@ Test(device_features, accepted_bits_read_back_and_freeze)
 
 Test(device_features, unfit_sets_are_refused)
 {
-    EACH_PORT(p) { /* V-INIT-02, V-FEAT-01, V-FEAT-02, V-FEAT-05, V-RES-01, V-RES-02 */
+    EACH_PORT(p) { /* V-INIT-02, V-FEAT-01, V-FEAT-02, V-FEAT-05, V-RES-02 */
         power_on();
         offer(5);
         set_status(p, 3);
@@ -455,6 +456,23 @@ Test(device_features, unfit_sets_are_refused)
         accept_word(p, 1, 1);
         set_status(p, 0x0b);
         cr_expect_eq(status_of(p), 0x0b, "any subset");
+    }
+}
+
+Test(device_features, translated_memory_may_be_insisted_on)
+{
+    EACH_PORT(p) { /* V-RES-01: ACCESS_PLATFORM is offered as given, and may be demanded */
+        power_on();
+        offer(VIRTIO_FEATURE_ACCESS_PLATFORM);
+        rig.insist = 1u << (VIRTIO_FEATURE_ACCESS_PLATFORM - 32);
+        cr_expect_eq(offered_word(p, 1), 3);
+        set_status(p, 3);
+        accept_word(p, 1, 1);
+        set_status(p, 0x0b);
+        cr_expect_eq(status_of(p), 3);
+        accept_word(p, 1, 3);
+        set_status(p, 0x0b);
+        cr_expect_eq(status_of(p), 0x0b);
     }
 }
 
@@ -940,6 +958,7 @@ Test(device_notify, address_names_the_queue)
         wr(NOTIFY, m, 2, 0);
         wr(NOTIFY, 0xfffffff0, 4, 0);
         wr(NOTIFY, 0x100000000, 2, 0);
+        wr(NOTIFY, 0xfffffffc, 8, 0); /* whose upper half is past 32 bits */
         cr_expect_eq(rig.kicks[0], 0);
         cr_expect_eq(rig.kicks[3], 2);
         cr_expect_eq(rd(NOTIFY, 0, 4), 0);
