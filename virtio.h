@@ -632,14 +632,14 @@ VIRTIO_INLINE uint32_t virtio_cf8_read32_(void *ctx, uint16_t offset)
 {
     const struct virtio_pci_cf8 *at = (const struct virtio_pci_cf8 *)ctx;
 
-    virtio_window_write32(&at->ports, 0, 0x80000000u | at->function | (offset & 0xfcu));
+    virtio_window_write32(&at->ports, 0, 0x80000000u | at->function | offset);
     return virtio_window_read32(&at->ports, 4);
 }
 VIRTIO_INLINE void virtio_cf8_write32_(void *ctx, uint16_t offset, uint32_t value)
 {
     const struct virtio_pci_cf8 *at = (const struct virtio_pci_cf8 *)ctx;
 
-    virtio_window_write32(&at->ports, 0, 0x80000000u | at->function | (offset & 0xfcu));
+    virtio_window_write32(&at->ports, 0, 0x80000000u | at->function | offset);
     virtio_window_write32(&at->ports, 4, value);
 }
 
@@ -659,11 +659,11 @@ VIRTIO_INLINE uint64_t virtio_pci_ecam_offset(uint16_t bdf)
 
 VIRTIO_INLINE uint32_t virtio_ecam_read32_(void *ctx, uint16_t offset)
 {
-    return virtio_window_read32((const struct virtio_window *)ctx, offset & ~3u);
+    return virtio_window_read32((const struct virtio_window *)ctx, offset);
 }
 VIRTIO_INLINE void virtio_ecam_write32_(void *ctx, uint16_t offset, uint32_t value)
 {
-    virtio_window_write32((const struct virtio_window *)ctx, offset & ~3u, value);
+    virtio_window_write32((const struct virtio_window *)ctx, offset, value);
 }
 
 /** The configuration space of a function in memory: `function` is a window of its 4096 bytes, and
@@ -697,8 +697,9 @@ VIRTIO_INLINE uint32_t virtio_pci_cfg_read_(void *ctx, uint64_t address, unsigne
     const struct virtio_pci_cfg_access *at = (const struct virtio_pci_cfg_access *)ctx;
     const struct virtio_pci_config *config = virtio_pci_cfg_aim_(at, address, width);
 
-    /* The first `width` bytes of the data field are the register's, the rest is anything. */
-    return config->read32(config->ctx, (uint16_t)(at->cap + 16)) & (UINT32_MAX >> (32 - 8 * width));
+    /* The first `width` bytes of the data field are the register's; who reads less than 4 drops the
+     * rest. */
+    return config->read32(config->ctx, (uint16_t)(at->cap + 16));
 }
 VIRTIO_INLINE void virtio_pci_cfg_write_(void *ctx, uint64_t address, unsigned width,
                                          uint32_t value)
@@ -1378,8 +1379,8 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_map_vectors(const struct virtio_dr
         if (ways[i] > vectors)
             continue;
         err = virtio_drv_try_vectors_(drv, queues, ways[i]);
-        if (err != VIRTIO_ERR_VECTOR)
-            return err != 0 ? err : ways[i];
+        if (err == 0)
+            return ways[i];
     }
     return err;
 }
@@ -1645,6 +1646,14 @@ VIRTIO_INLINE struct virtio_window virtio_pci_window_(const struct virtio_window
     return virtio_window_sub(&bars[place.bar], place.offset, (uint32_t)room);
 }
 
+/* The window of a structure where the layout has it now. */
+VIRTIO_INLINE struct virtio_window virtio_pci_structure_(const struct virtio_pci_layout *layout,
+                                                         const struct virtio_window bars[6],
+                                                         enum virtio_pci_struct which)
+{
+    return virtio_pci_window_(bars, virtio_pci_locate(layout, which, layout->msix_on));
+}
+
 /**
  * Takes a PCI function with 1.x capabilities.
  * @param layout  from virtio_pci_scan(), generation VIRTIO_PCI_MODERN
@@ -1657,10 +1666,10 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_pci_modern(struct virtio_drv *drv,
 {
     if (layout->generation != VIRTIO_PCI_MODERN)
         return VIRTIO_ERR_LAYOUT;
-    drv->regs = virtio_pci_window_(bars, layout->place[VIRTIO_PCI_STRUCT_COMMON]);
-    drv->notify = virtio_pci_window_(bars, layout->place[VIRTIO_PCI_STRUCT_NOTIFY]);
-    drv->isr = virtio_pci_window_(bars, layout->place[VIRTIO_PCI_STRUCT_ISR]);
-    drv->config = virtio_pci_window_(bars, layout->place[VIRTIO_PCI_STRUCT_DEVICE]);
+    drv->regs = virtio_pci_structure_(layout, bars, VIRTIO_PCI_STRUCT_COMMON);
+    drv->notify = virtio_pci_structure_(layout, bars, VIRTIO_PCI_STRUCT_NOTIFY);
+    drv->isr = virtio_pci_structure_(layout, bars, VIRTIO_PCI_STRUCT_ISR);
+    drv->config = virtio_pci_structure_(layout, bars, VIRTIO_PCI_STRUCT_DEVICE);
     drv->notify_multiplier = layout->notify_multiplier;
     drv->transport_bits = virtio_modern_bits_(drv->regs.length);
     drv->feature_words = 4;
@@ -1785,20 +1794,16 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_pci_legacy(struct virtio_drv *drv,
                                                          const struct virtio_pci_layout *layout,
                                                          const struct virtio_window bars[6])
 {
-    bool on = layout->msix_on;
-    struct virtio_pci_place header = virtio_pci_locate(layout, VIRTIO_PCI_STRUCT_COMMON, on);
-
     if (!virtio_has_legacy_() || layout->generation == VIRTIO_PCI_MODERN)
         return VIRTIO_ERR_LAYOUT;
-    drv->regs = virtio_pci_window_(bars, header);
-    drv->notify = virtio_pci_window_(
-        bars, virtio_pci_locate(layout, VIRTIO_PCI_STRUCT_NOTIFY, on));
-    drv->isr = virtio_pci_window_(bars, virtio_pci_locate(layout, VIRTIO_PCI_STRUCT_ISR, on));
-    drv->config = virtio_pci_window_(bars, virtio_pci_locate(layout, VIRTIO_PCI_STRUCT_DEVICE, on));
+    drv->regs = virtio_pci_structure_(layout, bars, VIRTIO_PCI_STRUCT_COMMON);
+    drv->notify = virtio_pci_structure_(layout, bars, VIRTIO_PCI_STRUCT_NOTIFY);
+    drv->isr = virtio_pci_structure_(layout, bars, VIRTIO_PCI_STRUCT_ISR);
+    drv->config = virtio_pci_structure_(layout, bars, VIRTIO_PCI_STRUCT_DEVICE);
     drv->transport_bits = 0;
-    /* R-AMB-1: a header of 28 bytes is accepted, without the words behind it. */
-    drv->feature_words =
-        header.found == VIRTIO_PCI_RFC2011 && drv->regs.length >= VIRTIO_RFC_LENGTH ? 2 : 1;
+    /* R-AMB-1: a header of 28 bytes is accepted, without the words behind it. The legacy place is
+     * shorter still (R-18). */
+    drv->feature_words = drv->regs.length >= VIRTIO_RFC_LENGTH ? 2 : 1;
     if (!virtio_window_usable_(&drv->regs, VIRTIO_LEGACY_CONFIG) ||
         !virtio_window_usable_(&drv->notify, 2) || !virtio_window_usable_(&drv->isr, 1))
         return VIRTIO_ERR_WINDOW;

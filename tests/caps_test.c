@@ -847,7 +847,7 @@ Test(pci_bars, what_cannot_be_sized)
 
 Test(pci_bars, msix_and_command_bits)
 {
-    /* L-MSX-01, V-MSX-01, R-17: enable is bit 31 of the first dword, the mask of all is bit 30 */
+    /* enable is bit 31 of the first dword, the mask of all is bit 30 */
     struct virtio_pci_layout layout;
 
     card_fresh();
@@ -860,6 +860,32 @@ Test(pci_bars, msix_and_command_bits)
     cr_expect(card.header == 0x00070011 && !layout.msix_on);
     cr_assert_eq(virtio_pci_command(&card_config, VIRTIO_PCI_COMMAND_INTX_OFF, 0x101), 0);
     cr_expect_eq(card.command, 0x12340406);
+}
+
+Test(pci_bars, msix_table_sizes)
+{
+    /* L-MSX-01, V-MSX-01, D-MSX-01: the field is the size less one, of 11 bits */
+    static const struct {
+        uint8_t low, high;
+        unsigned vectors;
+        bool on;
+    } cases[] = {{0, 0, 1, false},
+                 {1, 0x80, 2, true},
+                 {0xff, 0x07, 2048, false},
+                 {0xff, 0xff, 2048, true},
+                 {0, 0x78, 1, false}};
+
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint8_t cap[12] = {0x11, 0, cases[i].low, cases[i].high};
+        struct virtio_pci_layout layout;
+
+        fresh();
+        append(cap, sizeof(cap));
+        layout = must_scan();
+        cr_expect_eq(layout.msix, 0x40);
+        cr_expect_eq(layout.msix_vectors, cases[i].vectors, "case %u", i);
+        cr_expect_eq(layout.msix_on, cases[i].on);
+    }
 }
 
 /* ----- images ----- */
@@ -1015,6 +1041,30 @@ Test(pci_image, what_no_device_may_have)
                      "case %u", i);
         cr_expect_eq(memcmp(before, image, 256), 0, "case %u", i);
     }
+}
+
+Test(pci_image, sets_that_are_not_whole)
+{
+    /* R-19, V-CAP-03, V-SHM-01: the RFC's may lean on a legacy BAR0 and on nothing else; a region
+     * id is said once */
+    struct virtio_pci_bar modern_only[6];
+    struct virtio_pci_capability header = cap_of(VIRTIO_PCI_RFC2011, 1, 1, 0, 32, 0);
+    struct virtio_pci_capability regions[2] = {cap_of(VIRTIO_PCI_MODERN, 8, 2, 0, 0x1000, 0),
+                                               cap_of(VIRTIO_PCI_MODERN, 8, 2, 0x1000, 0x1000, 0)};
+    uint8_t image[256];
+
+    memcpy(modern_only, image_bars, sizeof(modern_only));
+    modern_only[0].kind = VIRTIO_PCI_BAR_NONE;
+    image_fresh(image, true);
+    cr_expect_eq(virtio_pci_image_caps(image, 0x40, &header, 1, modern_only),
+                 VIRTIO_PCI_ERR_INCOMPLETE);
+    cr_expect_eq(image[0x34], 0);
+    cr_expect_eq(virtio_pci_image_caps(image, 0x40, &header, 1, image_bars), 0x4c);
+    image_fresh(image, false);
+    cr_expect_eq(virtio_pci_image_caps(image, 0x40, regions, 2, image_bars), VIRTIO_PCI_ERR_FIELD);
+    cr_expect_eq(image[0x34], 0);
+    regions[1].id = 1;
+    cr_expect_eq(virtio_pci_image_caps(image, 0x40, regions, 2, image_bars), 0x70);
 }
 
 Test(pci_image, no_room)

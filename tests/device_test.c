@@ -903,6 +903,27 @@ Test(device_suspend, and_resume)
     }
 }
 
+Test(device_suspend, a_queue_set_up_through_the_legacy_window_rests_too)
+{
+    /* V-SUS-02: only a hostile driver mixes the windows */
+    power_on();
+    offer(VIRTIO_FEATURE_SUSPEND);
+    wr(LEGACY, 14, 2, 0);
+    wr(LEGACY, 8, 4, GUEST / 4096);
+    cr_assert_neq(rd(LEGACY, 8, 4), 0);
+    set_status(&ports[0], 3);
+    accept_word(&ports[0], 1, 1u | SUSPEND_BIT);
+    set_status(&ports[0], 0x0b);
+    set_status(&ports[0], 0x0f);
+    wr(LEGACY, 16, 2, 0);
+    cr_expect_eq(rig.kicks[0], 1);
+    set_status(&ports[0], 0x1f);
+    cr_assert_eq(status_of(&ports[0]), 0x1b);
+    wr(LEGACY, 16, 2, 0);
+    cr_expect_eq(rig.kicks[0], 1);
+    cr_expect(virtio_dev_ring(&rig.dev, 0) == NULL);
+}
+
 Test(device_suspend, failure_asks_for_a_reset)
 {
     EACH_PORT(p) { /* V-SUS-04 */

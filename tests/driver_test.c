@@ -52,6 +52,8 @@ static struct paper {
 
     unsigned busy;       /* status reads until a reset or a suspend is done */
     uint8_t after;       /* status then */
+    uint8_t between;     /* and what it reads as while a suspend or resume goes on */
+    bool turning;
     bool suspend_fails, takes_no_pfn, refuses_words_above_0;
     unsigned relaxed, patience;
 
@@ -99,9 +101,11 @@ static void paper_status(uint8_t value)
     }
     if (value & ~paper.status & 0x10) { /* SUSPEND */
         paper.after = (uint8_t)(paper.suspend_fails ? value | 0x40u : value & ~0x04u);
+        paper.turning = true;
         paper.status = paper.busy != 0 ? paper.status : paper.after;
     } else if ((paper.status & 0x14) == 0x10 && (value & 0x04) != 0) { /* resumed */
         paper.after = (uint8_t)(value & ~0x10u);
+        paper.turning = true;
         paper.status = paper.busy != 0 ? paper.status : paper.after;
     } else {
         paper.status = value;
@@ -110,9 +114,11 @@ static void paper_status(uint8_t value)
 
 static uint8_t paper_status_read(void)
 {
-    if (paper.busy != 0 && --paper.busy == 0)
+    if (paper.busy != 0 && --paper.busy == 0) {
         paper.status = paper.after;
-    return paper.status;
+        paper.turning = false;
+    }
+    return paper.busy != 0 && paper.turning ? paper.between : paper.status;
 }
 
 static uint16_t mapped(uint16_t vector)
@@ -755,6 +761,39 @@ Test(vectors, unmapped_again_and_not_there)
     cr_expect_eq(virtio_drv_map_vectors(&drv, 1, 16), VIRTIO_ERR_VECTOR);
 }
 
+/* ----- legacy PCI ----- */
+
+Test(legacy, queue_size_is_the_devices_and_a_stop_is_page_0)
+{
+    /* D-LEG-04, D-PLEG-06, T-90: exactly this size; the queue that is named stops, the other goes
+     * on */
+    for (unsigned num = 1; num <= 2 * SIZE; num *= 2) {
+        struct virtio_queue_setup setup = {
+            (uint16_t)num, {memory[0], 0x40000000, sizeof(memory[0])}, slots[0]};
+
+        power_on(LEGACY);
+        bring_up();
+        cr_expect_eq(virtio_drv_queue_setup(&drv, &queue[0], 0, &setup),
+                     num == SIZE ? 0 : VIRTIO_ERR_QUEUE_SIZE, "%u entries", num);
+        cr_expect_eq(paper.queue[0].pfn != 0, num == SIZE);
+    }
+    for (int kind = LEGACY; kind <= MMIO_2; kind++) {
+        if (kind == MODERN)
+            continue;
+        power_on((enum layout)kind);
+        bring_up();
+        cr_assert(set_up(0) == 0 && set_up(1) == 0);
+        cr_expect_eq(virtio_drv_queue_stop(&drv, &queue[0]), 0);
+        cr_expect(paper.queue[0].pfn == 0 && paper.queue[0].enabled == 0);
+        cr_expect(paper.queue[1].pfn != 0 || paper.queue[1].enabled != 0);
+    }
+    power_on(LEGACY);
+    bring_up();
+    cr_assert_eq(set_up(0), 0);
+    paper.takes_no_pfn = true;
+    cr_expect_eq(virtio_drv_queue_stop(&drv, &queue[0]), VIRTIO_ERR_QUEUE_BUSY);
+}
+
 /* ----- PCI modern ----- */
 
 Test(modern, fields_of_later_versions_need_their_length)
@@ -1046,12 +1085,34 @@ Test(life, suspend_and_resume)
         virtio_drv_ready(&drv);
         cr_expect_eq(virtio_drv_resume(&drv), VIRTIO_ERR_NO_SUSPEND);
         cr_expect_eq(paper.status, 0x0f);
+        paper.between = 0x0f;
         paper.busy = busy != 0 ? busy + 2 : 0; /* two reads are before the waiting */
         cr_expect_eq(virtio_drv_suspend(&drv), 0);
         cr_expect_eq(paper.status, 0x1b);
+        paper.between = 0x1b;
         paper.busy = busy != 0 ? busy + 2 : 0;
         cr_expect_eq(virtio_drv_resume(&drv), 0);
         cr_expect_eq(paper.status, 0x0f);
+    }
+}
+
+Test(life, suspend_is_over_when_both_bits_say_so)
+{
+    /* D-SUS-02, D-SUS-03: SUSPEND and DRIVER_OK may change one after the other */
+    static const uint8_t halfway[] = {0x1f, 0x0b};
+
+    for (unsigned i = 0; i < 2; i++) {
+        power_on(MODERN);
+        paper.offered[1] |= 1u << 11;
+        bring_up();
+        virtio_drv_ready(&drv);
+        for (unsigned resume = 0; resume < 2; resume++) {
+            paper.busy = 8;
+            paper.between = halfway[i];
+            cr_expect_eq(resume ? virtio_drv_resume(&drv) : virtio_drv_suspend(&drv), 0);
+            cr_expect_eq(paper.busy, 0, "%#x: not waited to the end", halfway[i]);
+            cr_expect_eq(paper.status, resume ? 0x0f : 0x1b);
+        }
     }
 }
 
@@ -1069,9 +1130,11 @@ Test(life, suspend_that_fails)
     bring_up();
     virtio_drv_ready(&drv);
     paper.busy = 1000;
+    paper.between = 0x0f;
     cr_expect_eq(virtio_drv_suspend(&drv), VIRTIO_ERR_TIMEOUT);
     cr_expect_eq(paper.relaxed, paper.patience);
     paper.busy = 0;
+    paper.turning = false;
     paper.status = 0x0f;
     paper.suspend_fails = true;
     cr_expect_eq(virtio_drv_suspend(&drv), VIRTIO_ERR_NEEDS_RESET);
@@ -1181,6 +1244,19 @@ Test(features, rules_in_a_circle_end)
     cr_expect_eq(set.word[0], 0);
 }
 
+Test(features, nothing_accepted_is_written_all_the_same)
+{
+    /* D-INIT-01: a device may take the write of word 0 for the end of the negotiation */
+    EACH_LAYOUT(kind) {
+        power_on((enum layout)kind);
+        cr_assert_eq(take(), 0);
+        cr_assert_eq(virtio_drv_begin(&drv), 0);
+        paper.accepted[0] = 0xff;
+        cr_assert_eq(virtio_drv_negotiate(&drv, &none, &none), 0);
+        cr_expect_eq(paper.accepted[0], 0);
+    }
+}
+
 Test(features, what_every_transport_carries)
 {
     /* D-FEAT-02, D-FEAT-03, D-FEAT-05, D-RES-01, D-RES-02, D-RES-04, D-RES-06, D-LEG-09, D-LEG-10,
@@ -1209,6 +1285,7 @@ Test(config, written_in_natural_width)
 {
     /* D-CFG-05, D-PLEG-03, D-MMIO-03, L-CFG-06, L-PLEG-04 */
     static const struct virtio_config_field fields[] = {{1, 1}, {2, 2}, {4, 4}, {8, 8}},
+                                            wide = {0, 4},
                                             outside[] = {{32, 1}, {31, 2}, {0xfffc, 4}, {28, 8}};
     static const uint64_t values[] = {0x11, 0x2233, 0x44556677, UINT64_C(0x8899aabbccddeeff)};
 
@@ -1227,6 +1304,9 @@ Test(config, written_in_natural_width)
         cr_expect_eq(paper.hits, 5);
         for (unsigned i = 0; i < 5; i++)
             cr_expect_eq(paper.hit[i].width, i < 2 ? i + 1 : 4);
+        drv.config.length = 3; /* shorter than a field is wide */
+        cr_expect_eq(virtio_drv_config_write(&drv, wide, 0), VIRTIO_ERR_CONFIG_RANGE);
+        cr_expect_eq(virtio_drv_config_write(&drv, outside[0], 0), VIRTIO_ERR_CONFIG_RANGE);
     }
 }
 

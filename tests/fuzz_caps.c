@@ -4,17 +4,13 @@
  * function whose registers change all the time. What must hold: only aligned dwords are read, and not
  * too many; a place lies inside its BAR; a scan writes nothing, sizing and assignment only BARs (while
  * the function decodes none) and the command register; what the input left alone reads as before. */
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include "support/fuzz_input.h"
 
 #include "virtio_pci_caps.h"
 
 enum { MOST_READS = 3 + 48 * 6, CAPS = 8 };
-
-static const uint8_t *input;
-static size_t left;
 
 static struct {
     uint8_t bytes[256];
@@ -25,23 +21,6 @@ static struct {
     uint32_t command;
     struct virtio_pci_bar bars[6];
 } t;
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            abort();                                                                               \
-    } while (0)
-
-static uint64_t take_bytes(unsigned bytes)
-{
-    uint64_t value = 0;
-
-    while (bytes-- != 0 && left != 0) {
-        value = value << 8 | *input++;
-        left--;
-    }
-    return value;
-}
 
 static uint32_t le32(unsigned at)
 {
@@ -359,7 +338,7 @@ static void make_list(void)
     unsigned link = 0x34, at = 0x40;
 
     t.bytes[6] |= 0x10;
-    while (left != 0 && at < 0xf8) {
+    while (input_left != 0 && at < 0xf8) {
         static const uint8_t sizes[] = {12, 16, 20, 24, 8, 40};
         uint8_t pick = (uint8_t)take_bytes(1);
         uint8_t size = pick & 0x80 ? (uint8_t)take_bytes(1) : sizes[pick % 6];
@@ -394,7 +373,7 @@ static void open_function(void)
     }
     if (how & 4)
         put32(0, 0x10011af4);
-    for (unsigned i = how & 4 ? 4 : 0; i < 256 && left != 0; i++)
+    for (unsigned i = how & 4 ? 4 : 0; i < 256 && input_left != 0; i++)
         t.bytes[i] = (uint8_t)take_bytes(1);
     if (how & 8)
         t.bytes[0x0e] = 0;
@@ -409,7 +388,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t what;
 
     input = data;
-    left = size;
+    input_left = size;
     what = (uint8_t)take_bytes(1);
     open_function();
     if (what & 1)

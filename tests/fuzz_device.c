@@ -6,19 +6,15 @@
  * only come, but for a reset or SUSPEND; the line is what ISR and interrupt mode make it; no kick,
  * message or mapping that is not due; nothing read where there is no register; nothing outside the
  * arrays (ASan). */
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include "support/fuzz_input.h"
 
 #define VIRTIO_RING_FLAGS 0x7f8 /* foreign byte order too */
 
 #include "virtio.h"
 
 enum { GUEST = 0x4000, GUEST_SIZE = 0x10000, QUEUES = 5, CONFIG = 13, VIEWS = 10 };
-
-static const uint8_t *input;
-static size_t left;
 
 static struct {
     struct virtio_dev dev;
@@ -31,23 +27,6 @@ static struct {
 } t;
 static struct virtio_dev_queue *queue;
 static uint8_t *guest;
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            abort();                                                                               \
-    } while (0)
-
-static uint64_t take(unsigned bytes)
-{
-    uint64_t value = 0;
-
-    while (bytes-- != 0 && left != 0) {
-        value = value << 8 | *input++;
-        left--;
-    }
-    return value;
-}
 
 /* ----- what the device is told ----- */
 
@@ -234,12 +213,12 @@ static bool may_read(unsigned view, uint64_t offset, unsigned width)
 
 static void access_view(void)
 {
-    unsigned view = (unsigned)take(1) % VIEWS, how = (unsigned)take(1);
+    unsigned view = (unsigned)take_bytes(1) % VIEWS, how = (unsigned)take_bytes(1);
     unsigned width = how & 8 ? (how >> 4) : 1u << (how & 3);
-    uint64_t offset = how & 4 ? take(8) : take(2) & 0x1ff, value;
+    uint64_t offset = how & 4 ? take_bytes(8) : take_bytes(2) & 0x1ff, value;
 
     if (how & 0x80) {
-        virtio_dev_write(&t.dev, (enum virtio_view)view, offset, width, take(how & 0x40 ? 8 : 4));
+        virtio_dev_write(&t.dev, (enum virtio_view)view, offset, width, take_bytes(how & 0x40 ? 8 : 4));
         return;
     }
     value = virtio_dev_read(&t.dev, (enum virtio_view)view, offset, width);
@@ -250,10 +229,10 @@ static void access_view(void)
 /* A driver's usual steps, so that inputs get far: status, features, a queue. */
 static void program(void)
 {
-    unsigned index = (unsigned)take(1) % (QUEUES + 1);
-    bool mmio = take(1) & 1;
+    unsigned index = (unsigned)take_bytes(1) % (QUEUES + 1);
+    bool mmio = take_bytes(1) & 1;
     enum virtio_view view = mmio ? VIRTIO_VIEW_MMIO : VIRTIO_VIEW_COMMON;
-    uint8_t where = (uint8_t)take(1);
+    uint8_t where = (uint8_t)take_bytes(1);
     uint64_t base = (where & 0x40 ? UINT64_MAX << 14 : GUEST) + (where & 0x3f) * 0x400u;
 
     virtio_dev_write(&t.dev, view, mmio ? 0x30 : 22, mmio ? 4 : 2, index);
@@ -265,44 +244,44 @@ static void program(void)
 
 static void bring_up(void)
 {
-    uint32_t low = (uint32_t)take(4), high = (uint32_t)take(2);
+    uint32_t low = (uint32_t)take_bytes(4), high = (uint32_t)take_bytes(2);
 
     virtio_dev_write(&t.dev, VIRTIO_VIEW_COMMON, 8, 4, 0);
     virtio_dev_write(&t.dev, VIRTIO_VIEW_COMMON, 12, 4, low & t.dev.offered.word[0] & ~0x09000000u);
     virtio_dev_write(&t.dev, VIRTIO_VIEW_COMMON, 8, 4, 1);
     virtio_dev_write(&t.dev, VIRTIO_VIEW_COMMON, 12, 4, (high & t.dev.offered.word[1]) | 1);
     virtio_dev_write(&t.dev, VIRTIO_VIEW_COMMON, 20, 1, 0x0b);
-    virtio_dev_write(&t.dev, VIRTIO_VIEW_COMMON, 20, 1, take(1));
+    virtio_dev_write(&t.dev, VIRTIO_VIEW_COMMON, 20, 1, take_bytes(1));
 }
 
 static void access_pci(void)
 {
-    unsigned how = (unsigned)take(1), width = how & 8 ? how >> 4 : 1u << (how & 3);
-    uint64_t offset = how & 4 ? take(8) : take(2);
+    unsigned how = (unsigned)take_bytes(1), width = how & 8 ? how >> 4 : 1u << (how & 3);
+    uint64_t offset = how & 4 ? take_bytes(8) : take_bytes(2);
 
     switch (how >> 6) {
-    case 0: (void)virtio_dev_pci_bar_read(&t.pci, (unsigned)take(1), offset, width); break;
+    case 0: (void)virtio_dev_pci_bar_read(&t.pci, (unsigned)take_bytes(1), offset, width); break;
     case 1:
-        virtio_dev_pci_bar_write(&t.pci, (unsigned)take(1), offset, width, take(4));
+        virtio_dev_pci_bar_write(&t.pci, (unsigned)take_bytes(1), offset, width, take_bytes(4));
         break;
     case 2: (void)virtio_dev_pci_read(&t.pci, (unsigned)offset, width); break;
-    default: virtio_dev_pci_write(&t.pci, (unsigned)offset & 0x1ff, width, (uint32_t)take(4));
+    default: virtio_dev_pci_write(&t.pci, (unsigned)offset & 0x1ff, width, (uint32_t)take_bytes(4));
     }
 }
 
 /* Steps that random accesses hit too rarely: PCI_CFG window, queue reset, region select. */
 static void shortcut(void)
 {
-    uint8_t how = (uint8_t)take(1);
+    uint8_t how = (uint8_t)take_bytes(1);
     unsigned cap = t.pci.pci_cfg;
 
     switch (how & 3) {
     case 0:
-        virtio_dev_pci_write(&t.pci, cap + 4, 1, (uint32_t)take(1) & 1);
-        virtio_dev_pci_write(&t.pci, cap + 8, 4, (uint32_t)take(2));
+        virtio_dev_pci_write(&t.pci, cap + 4, 1, (uint32_t)take_bytes(1) & 1);
+        virtio_dev_pci_write(&t.pci, cap + 8, 4, (uint32_t)take_bytes(2));
         virtio_dev_pci_write(&t.pci, cap + 12, 4, 1u << (how >> 2 & 3));
         if (how & 0x10)
-            virtio_dev_pci_write(&t.pci, cap + 16, 4, (uint32_t)take(4));
+            virtio_dev_pci_write(&t.pci, cap + 16, 4, (uint32_t)take_bytes(4));
         else
             (void)virtio_dev_pci_read(&t.pci, cap + 16, 4);
         break;
@@ -314,8 +293,8 @@ static void shortcut(void)
 
 static void author(void)
 {
-    uint8_t how = (uint8_t)take(1);
-    uint16_t index = (uint16_t)(take(1) % (QUEUES + 2));
+    uint8_t how = (uint8_t)take_bytes(1);
+    uint16_t index = (uint16_t)(take_bytes(1) % (QUEUES + 2));
 
     switch (how % 10) {
     case 0: virtio_dev_interrupt(&t.dev, index); break;
@@ -353,13 +332,13 @@ static void restore(void)
 
     for (unsigned i = 0; i < QUEUES; i++) {
         saved[i] = queue[i].reg;
-        if (take(1) & 1)
-            saved[i].size = (uint16_t)take(2);
-        at[i].avail_idx = (uint16_t)take(2);
-        at[i].used_idx = (uint16_t)take(2);
+        if (take_bytes(1) & 1)
+            saved[i].size = (uint16_t)take_bytes(2);
+        at[i].avail_idx = (uint16_t)take_bytes(2);
+        at[i].used_idx = (uint16_t)take_bytes(2);
     }
-    for (unsigned n = (unsigned)take(1) % 4; n != 0; n--)
-        bytes[take(1) % offsetof(struct virtio_dev_regs, config_dirty)] = (uint8_t)take(1);
+    for (unsigned n = (unsigned)take_bytes(1) % 4; n != 0; n--)
+        bytes[take_bytes(1) % offsetof(struct virtio_dev_regs, config_dirty)] = (uint8_t)take_bytes(1);
     reset_done();
     t.line = false;
     virtio_dev_init(&t.dev);
@@ -386,10 +365,10 @@ static void power_on(void)
     t.dev.ops = &ops;
     t.dev.queue = queue;
     t.dev.queue_count = QUEUES;
-    t.dev.admin_count = (uint16_t)(take(1) & 1);
+    t.dev.admin_count = (uint16_t)(take_bytes(1) & 1);
     t.dev.device_type = 2;
-    t.dev.offered.word[0] = (uint32_t)take(4);
-    t.dev.offered.word[1] = (uint32_t)take(4);
+    t.dev.offered.word[0] = (uint32_t)take_bytes(4);
+    t.dev.offered.word[1] = (uint32_t)take_bytes(4);
     t.dev.config = t.config = (uint8_t *)malloc(CONFIG);
     t.dev.config_legacy = t.legacy = (uint8_t *)malloc(CONFIG);
     memset(t.config, 1, CONFIG);
@@ -397,8 +376,8 @@ static void power_on(void)
     t.dev.config_length = CONFIG;
     t.dev.shm = shm;
     t.dev.shm_count = 2;
-    t.dev.notify_multiplier = steps[take(1) & 3];
-    t.dev.big_endian = take(1) & 1;
+    t.dev.notify_multiplier = steps[take_bytes(1) & 3];
+    t.dev.big_endian = take_bytes(1) & 1;
     t.pci.dev = &t.dev;
     t.pci.place = places;
     t.pci.place_count = 8;
@@ -418,13 +397,13 @@ static void power_on(void)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     input = data;
-    left = size;
+    input_left = size;
     queue = (struct virtio_dev_queue *)calloc(QUEUES, sizeof(*queue));
     guest = (uint8_t *)aligned_alloc(4096, GUEST_SIZE);
     memset(guest, 0, GUEST_SIZE);
     power_on();
-    while (left != 0) {
-        switch (take(1) % 14) {
+    while (input_left != 0) {
+        switch (take_bytes(1) % 14) {
         case 0: author(); break;
         case 1: bring_up(); break;
         case 2:
@@ -432,14 +411,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         case 4: access_pci(); break;
         case 12: shortcut(); break;
         case 5: {
-            uint64_t at = take(2);
+            uint64_t at = take_bytes(2);
 
-            for (unsigned n = (unsigned)take(1) % 16; n != 0; n--)
-                guest[at++ % GUEST_SIZE] = (uint8_t)take(1);
+            for (unsigned n = (unsigned)take_bytes(1) % 16; n != 0; n--)
+                guest[at++ % GUEST_SIZE] = (uint8_t)take_bytes(1);
             break;
         }
         case 6:
-            if (take(1) % 16 == 0)
+            if (take_bytes(1) % 16 == 0)
                 restore();
             break;
         default: access_view();

@@ -4,10 +4,9 @@
  * shared memory can be answered by the input instead, as by a peer that writes at that very moment.
  * What must hold: no access outside the areas (ASan), no cookie twice, no length beyond its buffer, no
  * chain beyond its array, no more in flight than the queue holds, and an end to every call. */
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include "support/fuzz_input.h"
 
 static uint64_t load(const void *at, unsigned bytes);
 
@@ -31,9 +30,6 @@ static uint64_t load(const void *at, unsigned bytes);
 
 enum { MOST = 64, SEGS = 12, TABLE = 4096 };
 
-static const uint8_t *input;
-static size_t left;
-
 static struct {
     struct virtq_areas areas;
     struct virtq_driver driver;
@@ -46,23 +42,6 @@ static struct {
     uint8_t *table; /* memory of indirect tables */
     size_t bytes[3];
 } t;
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            abort();                                                                               \
-    } while (0)
-
-static uint64_t take_bytes(unsigned bytes)
-{
-    uint64_t value = 0;
-
-    while (bytes-- != 0 && left != 0) {
-        value = value << 8 | *input++;
-        left--;
-    }
-    return value;
-}
 
 static uint32_t below(uint32_t limit)
 {
@@ -271,11 +250,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     bool driver;
 
     input = data;
-    left = size;
+    input_left = size;
     memset(&t, 0, sizeof(t));
     driver = take_bytes(1) % 2 != 0;
     if (open_queue()) {
-        while (left != 0)
+        while (input_left != 0)
             driver ? drive() : serve();
         if (driver)
             give_back_the_rest();
