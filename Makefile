@@ -10,8 +10,9 @@ COMPILE = $(CC) -std=c11 $(CFLAGS) $(WARN) -I.
 HEADERS = virtio.h virtio_ring.h virtio_pci_caps.h
 DRIVER = examples/driver/blk.c
 DEVICE = examples/device/blk.c examples/device/function.c
-DEMO = examples/hosts/demo.c examples/hosts/job.c $(DRIVER) $(DEVICE)
-QTEST = examples/hosts/qtest_virtio.c examples/hosts/qtest.c examples/hosts/qtest_pci.c
+DEMO = examples/hosts/demo.c examples/hosts/job.c examples/hosts/virtio_names.c $(DRIVER) $(DEVICE)
+QTEST = examples/hosts/qtest_virtio.c examples/hosts/qtest.c examples/hosts/qtest_pci.c \
+    examples/hosts/virtio_names.c
 QTEST_BLK = examples/hosts/qtest_blk.c examples/hosts/job.c examples/driver/blk.c $(QTEST)
 QTEST_RNG = examples/hosts/qtest_rng.c examples/hosts/entropy.c examples/driver/rng.c $(QTEST)
 LSPCI = $(addprefix examples/hosts/,virtio_lspci.c lspci_dump.c lspci_sysfs.c lspci_examine.c \
@@ -92,8 +93,7 @@ fuzz-%: tests/fuzz_%.c | $(BUILD)
 	cd $(BUILD)/fuzz/$* && ../../fuzz_$* -max_total_time=$(FUZZ_TIME) -max_len=4096 -timeout=5 \
 	    -print_final_stats=1 .
 
-TRACE = $(wildcard tests/peers/*.c) examples/hosts/qtest.c examples/hosts/qtest_pci.c \
-    examples/device/blk.c
+TRACE = $(wildcard tests/peers/*.c) examples/hosts/qtest.c examples/hosts/qtest_pci.c
 trace: $(BUILD)/trace
 	$(BUILD)/trace
 $(BUILD)/trace: $(TRACE) $(wildcard tests/peers/*.h) $(ALL_HEADERS) | $(BUILD)

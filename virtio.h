@@ -3249,7 +3249,7 @@ VIRTIO_INLINE void virtio_dev_notify_write_(struct virtio_dev *dev, uint64_t off
     if (step == 0 ? offset != 0 : (offset & (step - 1)) != 0)
         return;
     if (step != 0) {
-        index = (uint32_t)offset >> __builtin_ctz(step); /* no division on the way of a kick */
+        index = (uint32_t)offset / step; /* a shift would need what some CPUs have in libgcc */
     } else if (virtio_dev_has_(dev, VIRTIO_FEATURE_NOTIF_CONFIG_DATA)) {
         for (index = 0; index < dev->queue_count; index++)
             if (dev->queue[index].notify_data == (value & 0xffff))

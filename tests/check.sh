@@ -10,8 +10,9 @@ common="-g $warn -I. -pthread"
 config='-DVIRTIO_CONFIG_FILE="tests/support/test_config.h"'
 sanitize="-fsanitize=address,undefined -fno-sanitize-recover=all"
 demo="examples/hosts/demo.c examples/hosts/job.c examples/driver/blk.c examples/device/blk.c
-    examples/device/function.c"
-qtest="examples/hosts/qtest_virtio.c examples/hosts/qtest.c examples/hosts/qtest_pci.c"
+    examples/device/function.c examples/hosts/virtio_names.c"
+qtest="examples/hosts/qtest_virtio.c examples/hosts/qtest.c examples/hosts/qtest_pci.c
+    examples/hosts/virtio_names.c"
 qtest_blk="examples/hosts/qtest_blk.c examples/hosts/job.c examples/driver/blk.c $qtest"
 qtest_rng="examples/hosts/qtest_rng.c examples/hosts/entropy.c examples/driver/rng.c $qtest"
 lspci="examples/hosts/virtio_lspci.c examples/hosts/lspci_dump.c examples/hosts/lspci_sysfs.c
@@ -172,7 +173,7 @@ lspci() { # compiler
         tests/qtest_msix.c $qtest -o $build/qtest-msix
     step "MSI-X vectors of QEMU's virtio-blk" $build/qtest-msix
     step "register traces, built sanitized" gcc -std=c11 -O1 $common "$config" $sanitize \
-        tests/peers/*.c examples/hosts/qtest.c examples/hosts/qtest_pci.c examples/device/blk.c \
+        tests/peers/*.c examples/hosts/qtest.c examples/hosts/qtest_pci.c \
         -o $build/trace
     step "registers of QEMU's devices and of the model" tests/trace.py $build/trace
     step "instructions per operation" make -s bench-count

@@ -6,22 +6,8 @@ set -u
 program=$1
 here=$(dirname "$0")
 dumps=$here/dumps
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-passed=0
-failed=0
+. "$(dirname "$0")/support/result.sh"
 command -v lspci >/dev/null || { echo "lspci.sh: needs pciutils" >&2; exit 1; }
-
-result() { # status, title
-    if [ "$1" = 0 ]; then
-        passed=$((passed + 1))
-        echo "  ok      $2"
-    else
-        failed=$((failed + 1))
-        echo "  FAILED  $2"
-        sed 's/^/          /' "$dir/out" "$dir/err" | head -n 40
-    fi
-}
 
 # Output as one line for a pattern over several: blanks squeezed, lines separated by ";".
 flat() {

@@ -6,21 +6,7 @@
 set -u
 blk=$1
 rng=$2
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-passed=0
-failed=0
-
-result() { # status, title
-    if [ "$1" = 0 ]; then
-        passed=$((passed + 1))
-        echo "  ok      $2"
-    else
-        failed=$((failed + 1))
-        echo "  FAILED  $2"
-        sed 's/^/          /' "$dir/log"
-    fi
-}
+. "$(dirname "$0")/support/result.sh"
 
 # A run that must succeed, must have seen interrupts (or none, with MSI-X on), and whose output, as
 # one line, must show `text` (a regular expression).

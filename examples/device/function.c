@@ -17,99 +17,85 @@ enum {
 
 /* ----- PCI configuration space ----- */
 
-static void put(uint8_t *at, uint32_t value, unsigned bytes)
+static bool modern(const struct function *f)
 {
-    for (; bytes-- != 0; value >>= 8)
-        *at++ = (uint8_t)value;
+    return f->view == FUNCTION_PCI_MODERN;
 }
 
-/* Appends a capability of `length` bytes to the list and returns its offset. */
-static uint8_t add_cap(struct function *f, uint8_t id, uint8_t length)
+static void put32(uint8_t *at, uint32_t value)
 {
-    uint8_t *config = f->pci.config, *link = &config[0x34];
-    uint8_t at = 0x40;
-
-    while (*link != 0) {
-        at = (uint8_t)((*link + config[*link + 2] + 3) & ~3);
-        link = &config[*link + 1];
-    }
-    *link = at;
-    config[at] = id;
-    config[at + 2] = length;
-    config[6] |= 0x10; /* status: capability list */
-    return at;
+    for (unsigned i = 0; i < 4; i++, value >>= 8)
+        at[i] = (uint8_t)value;
 }
 
-/* 1.x, 4.1.4; `extra` follows the 16 bytes that all have. */
-static void add_modern(struct function *f, uint8_t type, uint32_t offset, uint32_t size,
-                       uint32_t extra)
+static int write_header(struct function *f)
 {
-    bool longer = type == 2 || type == 5;
-    uint8_t *cap = &f->pci.config[add_cap(f, 9, longer ? 20 : 16)];
+    struct virtio_pci_identity who = {
+        .type = (uint16_t)f->dev.device_type,
+        .transitional = !modern(f),
+        .revision = modern(f),
+        .subsystem_vendor = 0x1af4,
+        .subsystem = modern(f) ? 0x40 : (uint16_t)f->dev.device_type,
+        .class_code = 0x010000, /* storage */
+        .interrupt_pin = 1,
+    };
+    int err = virtio_pci_image_header(f->pci.config, &who);
 
-    cap[3] = type;
-    cap[4] = type == 5 ? 0 : FUNCTION_MODERN_BAR;
-    put(cap + 8, offset, 4);
-    put(cap + 12, size, 4);
-    if (longer)
-        put(cap + 16, extra, 4);
-}
-
-/* The RFC: length 12, BAR and 24 bits of size in one dword. */
-static void add_rfc(struct function *f, uint8_t id, uint32_t offset, uint32_t size)
-{
-    uint8_t *cap = &f->pci.config[add_cap(f, 9, 12)];
-
-    cap[3] = id;
-    cap[4] = FUNCTION_MODERN_BAR;
-    put(cap + 5, size, 3);
-    put(cap + 8, offset, 4);
-}
-
-static void add_msix(struct function *f)
-{
-    uint8_t *cap = &f->pci.config[add_cap(f, 0x11, 0)];
-
-    put(cap + 2, FUNCTION_VECTORS - 1, 2); /* where others have their length */
-    put(cap + 4, MSIX_AT | FUNCTION_MODERN_BAR, 4);
-    put(cap + 8, PENDING_AT | FUNCTION_MODERN_BAR, 4);
-}
-
-/* Transitional device ids do not follow from the type (L-PCI-01). */
-static uint16_t device_id(const struct function *f)
-{
-    static const uint16_t transitional[] = {0, 0x1000, 0x1001, 0x1003, 0x1005};
-    uint32_t type = f->dev.device_type;
-
-    if (f->view == FUNCTION_PCI_MODERN)
-        return (uint16_t)(0x1040 + type);
-    return type < sizeof(transitional) / 2 ? transitional[type] : 0x103f;
-}
-
-static void add_header(struct function *f)
-{
-    uint8_t *config = f->pci.config;
-    bool modern = f->view == FUNCTION_PCI_MODERN;
-
-    put(config + 0x00, 0x1af4, 2);
-    put(config + 0x02, device_id(f), 2);
-    put(config + 0x04, 7, 2); /* as firmware leaves it: decoding, bus master */
-    config[0x08] = modern;    /* revision (V-PCI-01, V-PCI-02) */
-    config[0x0b] = 0x01;      /* class: storage */
-    put(config + 0x2c, 0x1af4, 2);
-    put(config + 0x2e, modern ? 0x40u : f->dev.device_type, 2);
-    config[0x3d] = 1; /* INTA */
+    if (err != 0)
+        return err;
+    f->pci.config[0x04] = 7; /* as firmware leaves it: decoding, bus master */
     f->pci.bar_size[FUNCTION_MODERN_BAR] = FUNCTION_MODERN_LENGTH;
-    put(config + 0x10 + 4 * FUNCTION_MODERN_BAR, 0xe0000000u, 4);
-    if (!modern) {
+    put32(f->pci.config + 0x10 + 4 * FUNCTION_MODERN_BAR, 0xe0000000u);
+    if (!modern(f)) {
         f->pci.bar_size[FUNCTION_LEGACY_BAR] = FUNCTION_LEGACY_LENGTH;
-        put(config + 0x10 + 4 * FUNCTION_LEGACY_BAR, 0xc001, 4);
+        put32(f->pci.config + 0x10 + 4 * FUNCTION_LEGACY_BAR, 0xc001);
     }
+    return 0;
 }
 
-static void add_capabilities(struct function *f)
+/* MSI-X, which is not virtio's, goes to `at`; `link` is the byte that leads to it. */
+static void write_msix(uint8_t config[VIRTIO_DEV_PCI_CONFIG], uint8_t link, uint8_t at)
 {
-    static const struct virtio_dev_place modern[] = {
+    config[0x06] |= 0x10; /* status: capability list */
+    config[link] = at;
+    put32(config + at, 0x11 | (FUNCTION_VECTORS - 1) << 16);
+    put32(config + at + 4, MSIX_AT | FUNCTION_MODERN_BAR);
+    put32(config + at + 8, PENDING_AT | FUNCTION_MODERN_BAR);
+}
+
+static int write_capabilities(struct function *f)
+{
+    struct virtio_pci_capability caps[] = {
+        {.type = VIRTIO_PCI_STRUCT_COMMON, .offset = HEADER_AT, .length = VIRTIO_RFC_LENGTH},
+        {.type = VIRTIO_PCI_STRUCT_NOTIFY, .offset = NOTIFY_AT, .length = 2},
+        {.type = VIRTIO_PCI_STRUCT_ISR, .offset = ISR_AT, .length = 1},
+        {.type = VIRTIO_PCI_STRUCT_DEVICE, .offset = CONFIG_AT, .length = PAGE},
+        {.type = VIRTIO_PCI_STRUCT_PCI_CFG},
+    };
+    unsigned count = modern(f) ? 5 : f->view == FUNCTION_PCI_LEGACY ? 0 : 4;
+    struct virtio_pci_bar bars[6];
+    int end;
+
+    if (modern(f)) {
+        caps[0].length = VIRTIO_COMMON_END; /* fields of no feature read 0 */
+        caps[1].length = PAGE;
+        caps[1].extra = NOTIFY_MULTIPLIER;
+    }
+    for (unsigned i = 0; i < 5; i++)
+        caps[i].family = modern(f) ? VIRTIO_PCI_MODERN : VIRTIO_PCI_RFC2011;
+    for (unsigned i = 0; i < 4; i++)
+        caps[i].bar = FUNCTION_MODERN_BAR;
+    function_pci_bars(f, bars);
+    end = virtio_pci_image_caps(f->pci.config, 0x40, caps, count, bars);
+    if (end < 0)
+        return end;
+    write_msix(f->pci.config, count == 0 ? 0x34 : (uint8_t)(caps[count - 1].at + 1), (uint8_t)end);
+    return 0;
+}
+
+static void set_places(struct function *f)
+{
+    static const struct virtio_dev_place structures[] = {
         {HEADER_AT, VIRTIO_COMMON_END, FUNCTION_MODERN_BAR, VIRTIO_VIEW_COMMON},
         {ISR_AT, PAGE, FUNCTION_MODERN_BAR, VIRTIO_VIEW_ISR},
         {CONFIG_AT, PAGE, FUNCTION_MODERN_BAR, VIRTIO_VIEW_CONFIG},
@@ -123,27 +109,26 @@ static void add_capabilities(struct function *f)
         {NOTIFY_AT, 2, FUNCTION_MODERN_BAR, VIRTIO_VIEW_RFC_NOTIFY},
     };
 
-    if (f->view == FUNCTION_PCI_MODERN) {
-        add_modern(f, 1, HEADER_AT, VIRTIO_COMMON_END, 0); /* fields of no feature read 0 */
-        add_modern(f, 2, NOTIFY_AT, PAGE, NOTIFY_MULTIPLIER);
-        add_modern(f, 3, ISR_AT, 1, 0);
-        add_modern(f, 4, CONFIG_AT, PAGE, 0);
-        add_modern(f, 5, 0, 0, 0);
-    } else if (f->view == FUNCTION_PCI_RFC2011) {
-        add_rfc(f, 1, HEADER_AT, VIRTIO_RFC_LENGTH);
-        add_rfc(f, 2, NOTIFY_AT, 2);
-        add_rfc(f, 3, ISR_AT, 1);
-        add_rfc(f, 4, CONFIG_AT, PAGE);
-    }
-    add_msix(f); /* last: its third byte is no length */
-    f->pci.place = f->view == FUNCTION_PCI_MODERN ? modern : old;
-    f->pci.place_count = 4;
-    if (f->view != FUNCTION_PCI_MODERN)
-        f->pci.place_count = f->view == FUNCTION_PCI_LEGACY ? 1 : 5;
+    f->pci.place = modern(f) ? structures : old;
+    f->pci.place_count = modern(f) ? 4 : f->view == FUNCTION_PCI_LEGACY ? 1 : 5;
 }
 
-void function_init(struct function *f)
+static int pci_init(struct function *f)
 {
+    int err = write_header(f);
+
+    if (err != 0)
+        return err;
+    err = write_capabilities(f);
+    set_places(f);
+    virtio_dev_pci_init(&f->pci);
+    return err;
+}
+
+int function_init(struct function *f)
+{
+    int err = 0;
+
     f->dev.queue = f->queue;
     f->dev.config = f->config;
     f->dev.notify_multiplier = NOTIFY_MULTIPLIER;
@@ -155,12 +140,10 @@ void function_init(struct function *f)
         f->bar[i].bar = (uint8_t)i;
         f->pci.bar_size[i] = 0;
     }
-    if (f->view != FUNCTION_MMIO && f->view != FUNCTION_MMIO_V1) {
-        add_header(f);
-        add_capabilities(f);
-        virtio_dev_pci_init(&f->pci);
-    }
+    if (!function_is_mmio(f->view))
+        err = pci_init(f);
     virtio_dev_init(&f->dev);
+    return err;
 }
 
 uint32_t function_pci_read32(void *function, uint16_t offset)
@@ -184,6 +167,7 @@ void function_pci_bars(const struct function *f, struct virtio_pci_bar bars[6])
 
         bars[i].base = io ? 0xc000 : 0xe0000000u;
         bars[i].length = f->pci.bar_size[i];
+        bars[i].wide = 0;
         bars[i].kind = VIRTIO_PCI_BAR_NONE;
         if (bars[i].length != 0)
             bars[i].kind = io ? VIRTIO_PCI_BAR_IO : VIRTIO_PCI_BAR_MEM;
@@ -231,7 +215,7 @@ struct virtio_window function_window(struct function *f, unsigned bar)
 {
     static const struct virtio_window_ops pci = {bar_read, bar_write};
     static const struct virtio_window_ops mmio = {mmio_read, mmio_write};
-    bool slot = f->view == FUNCTION_MMIO || f->view == FUNCTION_MMIO_V1;
+    bool slot = function_is_mmio(f->view);
     struct virtio_window window = {0, 0, VIRTIO_WINDOW_NONE, slot ? &mmio : &pci, &f->bar[bar]};
 
     window.length = (uint32_t)f->pci.bar_size[bar];

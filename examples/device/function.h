@@ -50,8 +50,21 @@ struct function {
     struct function_bar bar[6];
 };
 
-/** Power on. */
-void function_init(struct function *f);
+/** Is the view reached as a virtio-mmio slot? */
+static inline bool function_is_mmio(enum function_view view)
+{
+    return view == FUNCTION_MMIO || view == FUNCTION_MMIO_V1;
+}
+
+/** Does its driver speak legacy: registers, ring and configuration without VERSION_1? */
+static inline bool function_is_legacy(enum function_view view)
+{
+    return view != FUNCTION_PCI_MODERN && view != FUNCTION_MMIO;
+}
+
+/** Power on. @return 0, or VIRTIO_PCI_ERR_FIELD: a device type without a transitional PCI id, in a
+ *  layout that needs one. */
+int function_init(struct function *f);
 
 /** PCI configuration space, an aligned dword: virtio_pci_read32_fn and virtio_pci_write32_fn. */
 uint32_t function_pci_read32(void *function, uint16_t offset);

@@ -90,7 +90,8 @@ static bool driver_wait(void *ctx)
 
 static const char *view_name(enum function_view view)
 {
-    static const char *const names[] = {"pci-modern", "pci-legacy", "virtio-mmio"};
+    static const char *const names[] = {"pci-modern", "pci-legacy", "virtio-mmio", "pci-rfc2011",
+                                        "virtio-mmio-v1"};
 
     return names[view];
 }
@@ -123,7 +124,8 @@ static int find_mmio(struct machine *machine)
     int err = virtio_drv_mmio(&machine->drv, &window);
 
     if (err == 0)
-        printf("  found      virtio-mmio slot, version 2, device type %u\n",
+        printf("  found      virtio-mmio slot, version %u, device type %u\n",
+               machine->function.view == FUNCTION_MMIO ? 2 : 1,
                machine->drv.device_type);
     return err;
 }
@@ -131,7 +133,7 @@ static int find_mmio(struct machine *machine)
 static int start(struct machine *machine)
 {
     struct blk_setup setup = {.wait = driver_wait, .wait_ctx = machine};
-    int err = machine->function.view == FUNCTION_MMIO ? find_mmio(machine) : find_pci(machine);
+    int err = function_is_mmio(machine->function.view) ? find_mmio(machine) : find_pci(machine);
 
     if (err != 0)
         return err;
@@ -177,7 +179,7 @@ static int run(enum function_view view, uint8_t *image, uint64_t size)
     memcpy(machine.disk.id, "demo-disk", 10);
     machine.disk.map = guest_map;
     machine.disk.map_ctx = &machine;
-    machine.disk.big_endian = VIRTIO_BIG_ENDIAN && view == FUNCTION_PCI_LEGACY;
+    machine.disk.big_endian = VIRTIO_BIG_ENDIAN && function_is_legacy(view);
     function->view = view;
     function->queue[0].max = QUEUE_SIZE;
     dev->ops = &ops;
@@ -190,10 +192,10 @@ static int run(enum function_view view, uint8_t *image, uint64_t size)
     virtio_features_add(&dev->offered, VIRTIO_FEATURE_INDIRECT_DESC);
     virtio_features_add(&dev->offered, VIRTIO_FEATURE_EVENT_IDX);
     blkdev_config(&machine.disk, function->config);
-    function_init(function);
-
     printf("%s\n", view_name(view));
-    err = start(&machine);
+    err = function_init(function);
+    if (err == 0)
+        err = start(&machine);
     if (err == 0)
         err = exercise(&machine);
     free(machine.memory);
@@ -247,7 +249,8 @@ static uint8_t *open_image(const char *path, uint64_t *size)
 
 static int usage(FILE *out, int status)
 {
-    fprintf(out, "usage: demo [--transport pci-modern|pci-legacy|virtio-mmio] [IMAGE]\n"
+    fprintf(out, "usage: demo [--transport pci-modern|pci-legacy|pci-rfc2011|virtio-mmio|virtio-mmio-v1] "
+                 "[IMAGE]\n"
                  "Runs a virtio block device and its driver in one process. Without an IMAGE it\n"
                  "makes one of 16 MiB; with one, writes go to a private copy, never to the file.\n");
     return status;
@@ -275,7 +278,7 @@ int main(int argc, char **argv)
         return 1;
     printf("image        %s, %llu bytes\n", path != NULL ? path : "made for this run",
            (unsigned long long)size);
-    for (int view = FUNCTION_PCI_MODERN; view <= FUNCTION_MMIO; view++) {
+    for (int view = FUNCTION_PCI_MODERN; view <= FUNCTION_MMIO_V1; view++) {
         if (transport != NULL && strcmp(transport, view_name((enum function_view)view)) != 0)
             continue;
         found = true;

@@ -11,13 +11,12 @@
 
 int job_print_device(struct blk *blk)
 {
-    static const struct show_bit bits[] = {{5, "RO"}, {6, "BLK_SIZE"}, {9, "FLUSH"}};
     char id[BLK_ID_SIZE + 1];
     int err = blk_get_id(blk, id);
 
     if (err != 0)
         return err;
-    show_features(blk->drv, bits, sizeof(bits) / sizeof(bits[0]));
+    show_features(blk->drv, BLK_DEVICE_TYPE);
     show_queue(blk->drv, 0, blk->queue_size);
     printf("  disk       \"%s\", %llu sectors%s\n", id, (unsigned long long)blk->capacity,
            blk->read_only ? ", read-only" : "");

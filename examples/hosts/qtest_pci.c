@@ -160,17 +160,23 @@ static void memory_write(void *qtest, uint64_t address, unsigned width, uint32_t
     qtest_write(qtest, address, width, value);
 }
 
+struct virtio_window qtest_window(struct qtest *q, bool io, uint64_t base, uint64_t length)
+{
+    static const struct virtio_window_ops port = {port_read, port_write};
+    static const struct virtio_window_ops memory = {memory_read, memory_write};
+    struct virtio_window window = {base, (uint32_t)length, VIRTIO_WINDOW_CALLER,
+                                   io ? &port : &memory, q};
+
+    if (length == 0)
+        window.kind = VIRTIO_WINDOW_NONE;
+    return window;
+}
+
 struct virtio_pci_config qtest_pci_config(struct qtest_pci_function *f)
 {
-    static const struct virtio_window_ops ports = {port_read, port_write};
-    static const struct virtio_window_ops memory = {memory_read, memory_write};
-    struct virtio_window address = {CONFIG_ADDRESS, 8, VIRTIO_WINDOW_CALLER, &ports, f->qtest};
-    struct virtio_window ecam_window = {ecam(f->devfn, 0), 4096,
-                                        VIRTIO_WINDOW_CALLER, &memory, f->qtest};
-
-    f->ports.ports = address;
+    f->ports.ports = qtest_window(f->qtest, true, CONFIG_ADDRESS, 8);
     f->ports.function = f->devfn << 8;
-    f->ecam = ecam_window;
+    f->ecam = qtest_window(f->qtest, false, ecam(f->devfn, 0), 4096);
     return f->qtest->machine == QTEST_VIRT ? virtio_pci_config_ecam(&f->ecam)
                                            : virtio_pci_config_cf8(&f->ports);
 }

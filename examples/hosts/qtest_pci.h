@@ -50,6 +50,9 @@ void qtest_pci_write32(struct qtest *q, unsigned devfn, uint16_t offset, uint32_
 int qtest_pci_find(struct qtest *q, uint16_t vendor, uint16_t device_lo, uint16_t device_hi,
                    unsigned *devfn);
 
+/** Registers of QEMU as a window: ports or physical memory; kind NONE if `length` is 0. */
+struct virtio_window qtest_window(struct qtest *q, bool io, uint64_t base, uint64_t length);
+
 /** Configuration space of a function; `f` must outlive what is returned. */
 struct virtio_pci_config qtest_pci_config(struct qtest_pci_function *f);
 

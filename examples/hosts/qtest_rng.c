@@ -319,7 +319,7 @@ static int work(struct run *run, const struct qtest_virtio_device *device)
         err = rng_start(&run->rng, &host->drv, &setup);
     if (err != 0)
         return err;
-    show_features(&host->drv, NULL, 0);
+    show_features(&host->drv, RNG_DEVICE_TYPE);
     show_queue(&host->drv, 0, run->rng.queue_size);
     err = read_once(run);
     if (err == 0)

@@ -24,38 +24,6 @@ static bool on_mmio(const struct qtest_virtio *host)
     return host->options.transport >= QTEST_VIRTIO_MMIO;
 }
 
-/* ----- registers: QEMU's ports and memory as windows of caller-supplied kind ----- */
-
-static uint32_t io_read(void *ctx, uint64_t address, unsigned width)
-{
-    return qtest_in(ctx, (uint16_t)address, width);
-}
-static void io_write(void *ctx, uint64_t address, unsigned width, uint32_t value)
-{
-    qtest_out(ctx, (uint16_t)address, width, value);
-}
-static uint32_t memory_read(void *ctx, uint64_t address, unsigned width)
-{
-    return qtest_read(ctx, address, width);
-}
-static void memory_write(void *ctx, uint64_t address, unsigned width, uint32_t value)
-{
-    qtest_write(ctx, address, width, value);
-}
-
-static const struct virtio_window_ops io_ops = {io_read, io_write};
-static const struct virtio_window_ops memory_ops = {memory_read, memory_write};
-
-static struct virtio_window window(struct qtest *qtest, bool io, uint64_t base, uint64_t length)
-{
-    struct virtio_window w = {base, (uint32_t)length, VIRTIO_WINDOW_CALLER,
-                              io ? &io_ops : &memory_ops, qtest};
-
-    if (length == 0)
-        w.kind = VIRTIO_WINDOW_NONE;
-    return w;
-}
-
 struct virtio_dma qtest_virtio_memory(const struct qtest_virtio *host, uint32_t at,
                                       uint32_t length)
 {
@@ -98,7 +66,7 @@ static struct virtio_window bar_window(struct qtest_virtio *host, unsigned bar,
                                        const struct virtio_pci_bar *place)
 {
     struct virtio_window direct =
-        window(&host->qtest, place->kind == VIRTIO_PCI_BAR_IO, place->base, place->length);
+        qtest_window(&host->qtest, place->kind == VIRTIO_PCI_BAR_IO, place->base, place->length);
 
     if (!host->options.pci_cfg || place->length == 0)
         return direct;
@@ -150,7 +118,7 @@ static int find_mmio(struct qtest_virtio *host, uint16_t type)
 
     for (unsigned slot = 0; slot < slots.count; slot++) {
         uint64_t base = slots.base + (uint64_t)slot * QTEST_SLOT_SIZE;
-        struct virtio_window w = window(&host->qtest, false, base, QTEST_SLOT_SIZE);
+        struct virtio_window w = qtest_window(&host->qtest, false, base, QTEST_SLOT_SIZE);
         int err = virtio_drv_mmio(&host->drv, &w);
 
         if (err != 0 && err != VIRTIO_ERR_NO_DEVICE)

@@ -9,12 +9,7 @@
 #include <stdio.h>
 
 #include "virtio.h"
-
-/** A feature bit of a device type. */
-struct show_bit {
-    unsigned bit;
-    const char *name;
-};
+#include "virtio_names.h"
 
 /** Where the structures of a PCI function lie. */
 static inline void show_layout(const struct virtio_pci_layout *layout)
@@ -31,35 +26,18 @@ static inline void show_layout(const struct virtio_pci_layout *layout)
     }
 }
 
-static inline void show_bits(const struct virtio_features *set, const struct show_bit *bits,
-                             unsigned count)
+/** The features that were accepted, by name; `type`: virtio device type. */
+static inline void show_features(const struct virtio_drv *drv, unsigned type)
 {
-    for (unsigned i = 0; i < count; i++) {
-        if (virtio_features_has(set, bits[i].bit))
-            printf(" %s", bits[i].name);
-    }
-}
-
-/** The features that were accepted: those of the device type first. */
-static inline void show_features(const struct virtio_drv *drv, const struct show_bit *type_bits,
-                                 unsigned count)
-{
-    static const struct show_bit ring_bits[] = {
-        {VIRTIO_FEATURE_ANY_LAYOUT, "ANY_LAYOUT"},
-        {VIRTIO_FEATURE_INDIRECT_DESC, "INDIRECT_DESC"},
-        {VIRTIO_FEATURE_EVENT_IDX, "EVENT_IDX"},
-        {VIRTIO_FEATURE_VERSION_1, "VERSION_1"},
-        {VIRTIO_FEATURE_ACCESS_PLATFORM, "ACCESS_PLATFORM"},
-        {VIRTIO_FEATURE_RING_PACKED, "RING_PACKED"},
-        {VIRTIO_FEATURE_IN_ORDER, "IN_ORDER"},
-        {VIRTIO_FEATURE_ORDER_PLATFORM, "ORDER_PLATFORM"},
-        {VIRTIO_FEATURE_NOTIFICATION_DATA, "NOTIFICATION_DATA"},
-        {VIRTIO_FEATURE_NOTIF_CONFIG_DATA, "NOTIF_CONFIG_DATA"},
-        {VIRTIO_FEATURE_RING_RESET, "RING_RESET"}};
+    const struct virtio_names_type *names = virtio_names_type(type);
 
     printf("  features  ");
-    show_bits(&drv->accepted, type_bits, count);
-    show_bits(&drv->accepted, ring_bits, sizeof(ring_bits) / sizeof(ring_bits[0]));
+    for (unsigned bit = 0; bit < 128; bit++) {
+        const char *name = virtio_names_feature(names, bit);
+
+        if (virtio_features_has(&drv->accepted, bit))
+            printf(" %s", name != NULL ? name : "?");
+    }
     printf("\n");
 }
 
