@@ -20,14 +20,6 @@
 
 #include "lspci.h"
 
-enum {
-    COMMAND_IO = 1,
-    COMMAND_MEMORY = 2,
-    LEGACY_HEADER = 20,     /* without the vectors, which are of no interest here */
-    RFC_HIGH_FEATURES = 24, /* bits 32 to 63 */
-    RFC_HEADER = 32         /* a shorter one has no such bits */
-};
-
 /* An open resourceN. */
 struct resource {
     int file;
@@ -149,8 +141,8 @@ static void read_modern(struct lspci_registers *registers, const struct virtio_w
 static void read_header(struct lspci_registers *registers, const struct virtio_window *header)
 {
     registers->offered.word[0] = virtio_window_read32(header, VIRTIO_LEGACY_DEVICE_FEATURES);
-    if (header->length >= RFC_HEADER)
-        registers->offered.word[1] = virtio_window_read32(header, RFC_HIGH_FEATURES);
+    if (header->length >= VIRTIO_RFC_LENGTH)
+        registers->offered.word[1] = virtio_window_read32(header, VIRTIO_RFC_DEVICE_FEATURES_HIGH);
     registers->status = virtio_window_read8(header, VIRTIO_LEGACY_DEVICE_STATUS);
     for (unsigned i = 0; i < LSPCI_QUEUE_MAX; i++) {
         virtio_window_write16(header, VIRTIO_LEGACY_QUEUE_SELECT, (uint16_t)i);
@@ -177,18 +169,19 @@ static int allowed(struct lspci_registers *registers, const struct lspci_report 
         return refuse(registers, "driver %s is bound, and reading them would disturb it", driver);
     if (report->layout_error != 0 || report->cut || at->found == VIRTIO_PCI_NONE)
         return refuse(registers, "the layout is not usable");
-    if ((command & (io ? COMMAND_IO : COMMAND_MEMORY)) == 0)
+    if ((command & (io ? VIRTIO_PCI_COMMAND_IO : VIRTIO_PCI_COMMAND_MEMORY)) == 0)
         return refuse(registers, "the function does not decode %s (its file `enable` is 0)",
                       io ? "I/O ports" : "memory");
     return LSPCI_OK;
 }
 
-/* How much of the structure is looked at. */
+/* How much of the structure is looked at: of a header without the RFC's high feature words the part
+ * before the vectors. */
 static uint32_t used_length(const struct virtio_pci_place *at)
 {
     if (at->found == VIRTIO_PCI_MODERN)
         return VIRTIO_COMMON_LENGTH;
-    return at->found == VIRTIO_PCI_RFC2011 && at->length >= RFC_HEADER ? RFC_HEADER : LEGACY_HEADER;
+    return at->length >= VIRTIO_RFC_LENGTH ? VIRTIO_RFC_LENGTH : VIRTIO_LEGACY_CONFIG;
 }
 
 static int read_all(struct lspci_registers *registers, const struct virtio_window *window)

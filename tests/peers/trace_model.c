@@ -201,19 +201,18 @@ static void add_structures(struct model *m)
     static const enum virtio_view views[] = {VIRTIO_VIEW_COMMON, VIRTIO_VIEW_COMMON,
                                              VIRTIO_VIEW_NOTIFY, VIRTIO_VIEW_ISR,
                                              VIRTIO_VIEW_CONFIG};
-    const uint8_t *config = m->pci.config;
+    struct virtio_pci_config config = {virtio_pci_image_read32, NULL, m->pci.config};
+    struct virtio_pci_capability cap;
+    struct virtio_pci_walk walk;
 
-    for (unsigned at = config[0x34]; at != 0; at = config[at + 1]) {
-        const uint8_t *cap = &config[at];
-        unsigned type = cap[3];
-
-        if (cap[0] != 9 || type < 1 || type > 4)
+    virtio_pci_walk_begin(&walk, &config);
+    while (virtio_pci_walk_next(&walk, &cap) > 0) {
+        if (cap.type < VIRTIO_PCI_STRUCT_COMMON || cap.type > VIRTIO_PCI_STRUCT_DEVICE)
             continue;
-        m->cap[type] = (uint8_t)at;
-        add_place(m, views[type], cap[4], (uint32_t)cap[8] | (uint32_t)cap[9] << 8,
-                  (uint32_t)cap[12] | (uint32_t)cap[13] << 8);
-        if (type == VIRTIO_PCI_STRUCT_NOTIFY)
-            m->dev.notify_multiplier = cap[16] | (uint32_t)cap[17] << 8;
+        m->cap[cap.type] = cap.at;
+        add_place(m, views[cap.type], cap.bar, (uint32_t)cap.offset, (uint32_t)cap.length);
+        if (cap.type == VIRTIO_PCI_STRUCT_NOTIFY)
+            m->dev.notify_multiplier = cap.extra;
     }
 }
 
