@@ -27,6 +27,7 @@ help:
 	@echo 'make qtest        build build/qtest-blk and build/qtest-rng, which drive devices of QEMU'
 	@echo 'make lspci        build build/virtio-lspci, which shows the virtio side of PCI functions'
 	@echo 'make qemu         the runs against QEMU alone'
+	@echo 'make run BOARD=aarch64-virt DEVICE=blk  a bare-metal program on a machine of QEMU'
 	@echo 'make peers        the whole matrix: machines x transports x ring formats x features'
 	@echo 'make headers      compile the headers alone for every CPU'
 	@echo 'make bench-count  instructions per ring operation, under callgrind'
@@ -98,6 +99,8 @@ trace: $(BUILD)/trace
 	$(BUILD)/trace
 $(BUILD)/trace: $(TRACE) $(wildcard tests/peers/*.h) $(ALL_HEADERS) | $(BUILD)
 	$(COMPILE) $(TRACE) -o $@
+
+include examples/boards/boards.mk
 
 docs: | $(BUILD)
 	doxygen Doxyfile

@@ -67,6 +67,7 @@ static int blk_setup_queue(struct blk *blk)
     struct virtio_dma *memory = &blk->setup.memory;
     struct virtio_queue_setup setup;
     uint32_t ring;
+    int err = 0;
 
     if (num == 0)
         num = virtio_drv_queue_size(blk->drv, 0);
@@ -83,6 +84,10 @@ static int blk_setup_queue(struct blk *blk)
     blk->wire.length = memory->length - ring;
     for (unsigned slot = 0; slot < BLK_DEPTH; slot++)
         blk->request[slot].busy = false;
+    if (blk->setup.vectors != 0)
+        err = virtio_drv_map_vectors(blk->drv, 1, blk->setup.vectors);
+    if (err < 0)
+        return err;
     return virtio_drv_queue_setup(blk->drv, &blk->queue, 0, &setup);
 }
 

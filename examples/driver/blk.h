@@ -55,6 +55,8 @@ struct blk_setup {
     void *wait_ctx;
     struct virtio_features refused; /**< bits not to use even if offered */
     uint16_t queue_size;            /**< entries; 0: what the device proposes */
+    uint16_t vectors;               /**< entries of the MSI-X table that are programmed; 0: MSI-X
+                                         is off */
 };
 
 /** One request in flight. */

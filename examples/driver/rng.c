@@ -26,6 +26,7 @@ static int rng_setup_queue(struct rng *rng)
     struct virtio_dma *memory = &rng->setup.memory;
     struct virtio_queue_setup setup;
     uint32_t ring;
+    int err = 0;
 
     if (num == 0)
         num = virtio_drv_queue_size(rng->drv, 0);
@@ -42,6 +43,10 @@ static int rng_setup_queue(struct rng *rng)
     rng->wire.length = memory->length - ring;
     for (unsigned slot = 0; slot < RNG_DEPTH; slot++)
         rng->request[slot].busy = false;
+    if (rng->setup.vectors != 0)
+        err = virtio_drv_map_vectors(rng->drv, 1, rng->setup.vectors);
+    if (err < 0)
+        return err;
     return virtio_drv_queue_setup(rng->drv, &rng->queue, 0, &setup);
 }
 

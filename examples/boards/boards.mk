@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT-0
+# Images of the bare-metal programs: build/boards/FOLDER/PROGRAM.elf. A folder's board.mk names its
+# compiler (CROSS_), what its CPU wants (CPU_), and sources beside start.S and *.c of its own (SOURCES_).
+BOARD ?= aarch64-virt
+DEVICE ?= blk
+BOARD_FOLDERS = aarch64-virt
+include $(BOARD_FOLDERS:%=examples/boards/%/board.mk)
+
+BOARD_LIB = examples/boards/lib
+BOARD_COMMON = $(addprefix $(BOARD_LIB)/,main.c device.c print.c string.c) examples/hosts/virtio_names.c
+BOARD_HEADERS = $(ALL_HEADERS) $(wildcard examples/boards/*.h examples/boards/*/*.h $(BOARD_LIB)/include/*.h)
+BOARD_PROGRAMS = $(patsubst examples/boards/programs/%.c,%,$(wildcard examples/boards/programs/*.c))
+
+# Freestanding: of the compiler's own headers and those of lib/include, with no library but libgcc.
+BOARD_FLAGS = -std=c11 -O2 -g $(WARN) -I. -ffreestanding -nostdinc -isystem $(BOARD_LIB)/include \
+    -fno-tree-loop-distribute-patterns -fno-stack-protector -fno-pie -no-pie -static -nostdlib \
+    -Wl,--build-id=none,--no-warn-rwx-segments
+
+define board_rule
+$(BUILD)/boards/$(1)/%.elf: examples/boards/programs/%.c $(BOARD_COMMON) $(SOURCES_$(1)) \
+    $(wildcard examples/boards/$(1)/*) $(wildcard examples/driver/*.c) $(BOARD_HEADERS)
+	@mkdir -p $$(@D)
+	@echo 'building $$@'
+	@$(CROSS_$(1))gcc $(BOARD_FLAGS) -isystem $$$$($(CROSS_$(1))gcc -print-file-name=include) \
+	    $(CPU_$(1)) -Iexamples/boards/$(1) -T examples/boards/$(1)/link.ld \
+	    $(wildcard examples/boards/$(1)/*.S examples/boards/$(1)/*.c) $(SOURCES_$(1)) \
+	    $(BOARD_COMMON) $$< $$(wildcard examples/driver/$$*.c) -lgcc -o $$@
+endef
+$(foreach folder,$(BOARD_FOLDERS),$(eval $(call board_rule,$(folder))))
+
+# The folder of a board, where it has another name.
+BOARD_FOLDER = $(or $(BOARD_FOLDER_$(BOARD)),$(BOARD))
+BOARD_IMAGE = $(BUILD)/boards/$(BOARD_FOLDER)/$(DEVICE).elf
+
+.PHONY: run boards
+run: $(BOARD_IMAGE)
+	@python3 examples/boards/host/run.py --board $(BOARD) --device $(DEVICE) \
+	    $(if $(TRANSPORT),--transport $(TRANSPORT)) $(PROPERTIES:%=--property %) $<

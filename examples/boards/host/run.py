@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT-0
+"""Runs a bare-metal image on a machine of QEMU and judges from the host side what it did.
+
+The transcript is the image's console; the last line says what the judge found. Exit status: 0 passed,
+1 failed, 2 wrong arguments, 77 not possible here.
+"""
+
+import argparse
+import sys
+import tempfile
+
+from judges import JUDGES
+from machine import BOARDS, Failed, Front, Machine, Skipped
+
+
+def run(board, device, transport, properties, image, show=print):
+    """One run: what the judge found true. Failed or Skipped otherwise."""
+    with tempfile.TemporaryDirectory() as directory:
+        front = Front(board, transport, properties)
+        judge = JUDGES[device](directory, front)
+        machine = Machine(board, image, directory, front.globals() + judge.arguments())
+        try:
+            judge.started(machine)
+            for text in machine.lines(judge.seconds):
+                show(text)
+                judge.line(machine, text)
+            status = machine.process.wait(timeout=5)
+        finally:
+            machine.stop()
+        if BOARDS[board].status and status != judge.status:
+            raise Failed(f"the image ended with status {status}")
+        return judge.ended()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--board", required=True, choices=BOARDS)
+    parser.add_argument("--device", required=True, choices=JUDGES)
+    parser.add_argument("--transport", help="default: the board's usual one")
+    parser.add_argument("--property", action="append", default=[], help="of the device, as packed=on")
+    parser.add_argument("image", help="what make put into build/boards/")
+    options = parser.parse_args()
+    transports = BOARDS[options.board].transports
+    transport = options.transport or transports[0]
+    if transport not in transports:
+        parser.error(f"{options.board} has {', '.join(transports)}")
+    try:
+        print("judge:", run(options.board, options.device, transport, options.property, options.image))
+        return 0
+    except Skipped as why:
+        print("skipped:", why)
+        return 77
+    except Failed as why:
+        print("judge: FAILED:", why)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
