@@ -31,8 +31,8 @@ __attribute__((noreturn)) void board_exit(int status);
 /** Microseconds since some moment in the past; never goes back. */
 uint64_t board_micros(void);
 
-/** Interrupts off and on. */
-void board_irq_off(void);
+/** Interrupts off and on. @return were they on? */
+bool board_irq_off(void);
 void board_irq_on(void);
 
 /** Sleeps until an interrupt or for about a millisecond, whichever is first. Call it with interrupts

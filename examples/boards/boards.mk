@@ -8,8 +8,13 @@ include $(BOARD_FOLDERS:%=examples/boards/%/board.mk)
 
 BOARD_LIB = examples/boards/lib
 BOARD_COMMON = $(addprefix $(BOARD_LIB)/,main.c device.c print.c string.c) examples/hosts/virtio_names.c
-BOARD_HEADERS = $(ALL_HEADERS) $(wildcard examples/boards/*.h examples/boards/*/*.h $(BOARD_LIB)/include/*.h)
+BOARD_HEADERS = $(ALL_HEADERS) $(wildcard examples/boards/*.h examples/boards/*/*.h \
+    $(BOARD_LIB)/include/*.h examples/rtos/*.[ch] examples/rtos/board/*.h)
 BOARD_PROGRAMS = $(patsubst examples/boards/programs/%.c,%,$(wildcard examples/boards/programs/*.c))
+
+# What a program needs beside the driver of its name.
+PROGRAM_SOURCES_rtos = examples/rtos/rtos_blk.c examples/driver/blk.c
+PROGRAM_FLAGS_rtos = -Iexamples/rtos/board '-DVIRTIO_CONFIG_FILE="examples/rtos/virtio_port.h"'
 
 # Freestanding: of the compiler's own headers and those of lib/include, with no library but libgcc.
 BOARD_FLAGS = -std=c11 -O2 -g $(WARN) -I. -ffreestanding -nostdinc -isystem $(BOARD_LIB)/include \
@@ -24,7 +29,8 @@ $(BUILD)/boards/$(1)/%.elf: examples/boards/programs/%.c $(BOARD_COMMON) $(SOURC
 	@$(CROSS_$(1))gcc $(BOARD_FLAGS) -isystem $$$$($(CROSS_$(1))gcc -print-file-name=include) \
 	    $(CPU_$(1)) -Iexamples/boards/$(1) -T examples/boards/$(1)/link.ld \
 	    $(wildcard examples/boards/$(1)/*.S examples/boards/$(1)/*.c) $(SOURCES_$(1)) \
-	    $(BOARD_COMMON) $$< $$(wildcard examples/driver/$$*.c) -lgcc -o $$@
+	    $(BOARD_COMMON) $$< $$(wildcard examples/driver/$$*.c) $$(PROGRAM_SOURCES_$$*) \
+	    $$(PROGRAM_FLAGS_$$*) -lgcc -o $$@
 endef
 $(foreach folder,$(BOARD_FOLDERS),$(eval $(call board_rule,$(folder))))
 

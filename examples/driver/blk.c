@@ -3,9 +3,6 @@
 #include "blk.h"
 
 enum {
-    BLK_FEATURE_RO = 5,
-    BLK_FEATURE_BLK_SIZE = 6,
-    BLK_FEATURE_FLUSH = 9,
     BLK_STATUS_OK = 0,
     BLK_STATUS_UNSUPPORTED = 2,
     BLK_STATUS_NONE = 0xff, /* put there by us: the device never wrote a status */

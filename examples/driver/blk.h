@@ -21,6 +21,9 @@ enum {
     BLK_QUEUE_MAX = 1024   /**< largest queue size accepted (legacy devices dictate theirs) */
 };
 
+/** Features that it uses (VIRTIO 5.2.3). */
+enum { BLK_FEATURE_RO = 5, BLK_FEATURE_BLK_SIZE = 6, BLK_FEATURE_FLUSH = 9 };
+
 /** Request types (VIRTIO 5.2.6). */
 enum blk_type { BLK_READ = 0, BLK_WRITE = 1, BLK_FLUSH = 4, BLK_GET_ID = 8 };
 

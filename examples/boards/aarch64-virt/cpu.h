@@ -3,13 +3,17 @@
 #ifndef EXAMPLES_BOARDS_CPU_H
 #define EXAMPLES_BOARDS_CPU_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define CPU_NAME "aarch64"
 
-static inline void cpu_irq_off(void)
+static inline bool cpu_irq_off(void)
 {
-    __asm__ volatile("msr daifset, #2" ::: "memory");
+    uint64_t masks;
+
+    __asm__ volatile("mrs %0, daif\n\tmsr daifset, #2" : "=r"(masks)::"memory");
+    return (masks & 1 << 7) == 0;
 }
 static inline void cpu_irq_on(void)
 {

@@ -114,4 +114,4 @@ def fnv1a(data):
     return value
 
 
-JUDGES = {"blk": Blk, "rng": Rng}
+JUDGES = {"blk": Blk, "rng": Rng, "rtos": Blk}

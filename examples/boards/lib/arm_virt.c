@@ -63,9 +63,9 @@ uint64_t board_micros(void)
     return cpu_counter() / (cpu_counter_hertz() / 1000000);
 }
 
-void board_irq_off(void)
+bool board_irq_off(void)
 {
-    cpu_irq_off();
+    return cpu_irq_off();
 }
 void board_irq_on(void)
 {

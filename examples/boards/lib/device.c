@@ -235,7 +235,7 @@ bool board_find(struct board_device *dev, unsigned type, unsigned index)
 void board_show_interrupts(const struct board_device *dev)
 {
     board_irq_on(); /* for one that is pending */
-    board_irq_off();
+    (void)board_irq_off();
     if (dev->irq == BOARD_IRQ_NONE)
         printf("  interrupts none, polled\n");
     else if (dev->irq == BOARD_IRQ_MSIX)
