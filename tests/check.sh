@@ -18,6 +18,8 @@ qtest_rng="examples/hosts/qtest_rng.c examples/hosts/entropy.c examples/driver/r
 lspci="examples/hosts/virtio_lspci.c examples/hosts/lspci_dump.c examples/hosts/lspci_sysfs.c
     examples/hosts/lspci_examine.c examples/hosts/lspci_registers.c examples/hosts/lspci_show.c
     examples/hosts/lspci_json.c examples/hosts/virtio_names.c"
+rtos="examples/rtos/rtos_blk.c examples/driver/blk.c examples/device/blk.c examples/device/function.c"
+rtos_config='-Itests/support/rtos -DVIRTIO_CONFIG_FILE="examples/rtos/virtio_port.h"'
 parts="examples/driver/blk.c examples/device/blk.c examples/device/function.c"
 suites="ring_test packed_test feature_test platform_test caps_test driver_test transport_test
     loopback_test single_format_test device_test"
@@ -126,6 +128,11 @@ lspci() { # compiler
         # gcc warns that TSan does not see fences; the test's first comment says what that means.
         step "thread_test, $cc, TSan" scaled 8 build_and_run "tsan-$cc" $cc -std=c11 -O1 $common \
             -Wno-unknown-warning-option -Wno-tsan $lite -fsanitize=thread tests/thread_test.c
+        step "rtos_test, $cc, ASan and UBSan" build_and_run "rtos-$cc" $cc -std=c11 -O1 $common \
+            $sanitize $rtos_config tests/rtos_test.c $rtos -lcriterion
+        step "rtos_test, $cc, TSan" build_and_run "rtos-tsan-$cc" $cc -std=c11 -O1 $common \
+            -Wno-unknown-warning-option -Wno-tsan $lite -fsanitize=thread $rtos_config \
+            tests/rtos_test.c $rtos
         step "demo, $cc, ASan and UBSan" build_and_run "demo-$cc" $cc -std=c11 -O1 $common \
             "$config" $sanitize $demo
         step "virtio-lspci, $cc, ASan and UBSan" lspci $cc

@@ -55,30 +55,40 @@ static bool never_wait(void *ctx)
     return false;
 }
 
-/* How many requests the queue holds: one descriptor each with a table, else three. */
+/* How many requests of three segments the queue holds: of one descriptor each with a table, which may not
+ * be longer than the queue, else of three. */
 static unsigned capacity(const struct blk *blk)
 {
     bool table = virtio_features_has(&blk->drv->accepted, VIRTIO_FEATURE_INDIRECT_DESC);
-    unsigned most = table ? blk->queue_size : blk->queue_size / 3u;
+    unsigned most = blk->queue_size / 3u;
 
+    if (table && most != 0)
+        most = blk->queue_size;
     return most < BLK_DEPTH ? most : (unsigned)BLK_DEPTH;
+}
+
+static int start(struct rtos_blk *dev)
+{
+    for (unsigned i = 0; i < BLK_DEPTH; i++) {
+        rtos_sem_init(&dev->request[i].done, 0);
+        dev->request[i].used = dev->request[i].waiting = false;
+    }
+    rtos_sem_init(&dev->free, capacity(&dev->blk));
+    return capacity(&dev->blk) != 0 ? 0 : RTOS_BLK_ERR_QUEUE;
 }
 
 int rtos_blk_start(struct rtos_blk *dev, struct virtio_drv *drv, struct virtio_dma memory,
                    uint16_t vectors)
 {
     struct blk_setup setup = {memory, never_wait, NULL, {{0, 0, 0, 0}}, 0, vectors};
-    int err = blk_start(&dev->blk, drv, &setup);
 
-    dev->error = err;
-    if (err != 0)
-        return err;
-    for (unsigned i = 0; i < BLK_DEPTH; i++) {
-        rtos_sem_init(&dev->request[i].done, 0);
-        dev->request[i].used = dev->request[i].waiting = false;
-    }
-    rtos_sem_init(&dev->free, capacity(&dev->blk));
-    return 0;
+    dev->error = blk_start(&dev->blk, drv, &setup);
+    if (dev->error != 0)
+        return dev->error;
+    dev->error = start(dev);
+    if (dev->error != 0)
+        (void)blk_stop(&dev->blk);
+    return dev->error;
 }
 
 /* With interrupts locked. The semaphore says that there is one. */
@@ -186,6 +196,9 @@ int rtos_blk_flush(struct rtos_blk *dev)
 
 const char *rtos_blk_err_name(int err)
 {
-    return err == RTOS_BLK_ERR_BUFFER ? "buffer shares a cache line with other data"
-                                      : blk_err_name(err);
+    switch (err) {
+    case RTOS_BLK_ERR_BUFFER: return "buffer shares a cache line with other data";
+    case RTOS_BLK_ERR_QUEUE: return "queue too small for one request";
+    default: return blk_err_name(err);
+    }
 }

@@ -27,8 +27,9 @@
 #include "rtos.h"
 
 enum {
-    RTOS_BLK_TIMEOUT = 10000,  /**< milliseconds that a request may take */
-    RTOS_BLK_ERR_BUFFER = -140 /**< a buffer that shares a cache line with something else */
+    RTOS_BLK_TIMEOUT = 10000,   /**< milliseconds that a request may take */
+    RTOS_BLK_ERR_BUFFER = -140, /**< a buffer that shares a cache line with something else */
+    RTOS_BLK_ERR_QUEUE = -141   /**< the device's queue does not hold one request */
 };
 
 /** A request, from submission to completion. */

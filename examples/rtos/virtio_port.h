@@ -8,8 +8,7 @@
 
 #include "rtos.h"
 
-/* What this program can have. A driver only, and split rings: nothing is compiled for the rest. */
-#define VIRTIO_HAVE_DEVICE 0
+/* The queues that this program can have: split ones, and nothing is compiled for others. */
 #define VIRTIO_RING_FLAGS (VIRTQ_EVENT_IDX | VIRTQ_INDIRECT | VIRTQ_LEGACY)
 
 /* A mistake of ours, never of the device's, stops the system. */
