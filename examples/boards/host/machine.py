@@ -21,11 +21,23 @@ class Skipped(Exception):
     """A run is not possible on this machine; the text says why."""
 
 
+def same_status(status):
+    """Of a board whose image ends QEMU with its own status."""
+    return status
+
+
+def debug_exit_status(status):
+    """Of a board with isa-debug-exit: QEMU ends with 2n + 1 when n is written there, and an image writes
+    its status plus 16. None: QEMU ended by itself, as after an error, a reset or a triple fault."""
+    return status // 2 - 16 if status % 2 == 1 and status > 32 else None
+
+
 class Board:
     """folder: where its code is; qemu: program and fixed arguments; transports: the first one is the
-    usual one; properties: of every device there; status: whether the image's exit status gets out."""
+    usual one; properties: of every device there; status: the image's exit status from QEMU's, or None
+    if it does not get out."""
 
-    def __init__(self, folder, qemu, transports, status=True):
+    def __init__(self, folder, qemu, transports, status=same_status):
         self.folder = folder
         self.qemu = qemu
         self.transports = transports

@@ -28,8 +28,9 @@ def run(board, device, transport, properties, image, show=print):
             status = machine.process.wait(timeout=5)
         finally:
             machine.stop()
-        if BOARDS[board].status and status != judge.status:
-            raise Failed(f"the image ended with status {status}")
+        ended = BOARDS[board].status
+        if ended is not None and ended(status) != judge.status:
+            raise Failed(f"the image ended with status {ended(status)}, QEMU with {status}")
         return judge.ended()
 
 
