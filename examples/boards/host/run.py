@@ -24,6 +24,8 @@ def run(board, device, transport, properties, image, show=print):
             judge.started(machine)
             for text in machine.lines(judge.seconds):
                 show(text)
+                if text.startswith("  interrupts 0,"):
+                    raise Failed("no interrupt arrived")
                 judge.line(machine, text)
             status = machine.process.wait(timeout=5)
         finally:
