@@ -44,12 +44,17 @@ class Board:
         self.status = status
 
 
+DEBUG_EXIT = "-device isa-debug-exit,iobase=0xf4,iosize=4"
+
 BOARDS = {
     "aarch64-virt": Board(
         "aarch64-virt",
         "qemu-system-aarch64 -M virt,highmem=off,gic-version=2 -cpu cortex-a57 -semihosting",
         MMIO + PCI,
     ),
+    "pc": Board("x86", f"qemu-system-x86_64 -M pc {DEBUG_EXIT}", PCI, debug_exit_status),
+    "q35": Board("x86", f"qemu-system-x86_64 -M q35 {DEBUG_EXIT}", PCI, debug_exit_status),
+    "microvm": Board("x86", f"qemu-system-x86_64 -M microvm {DEBUG_EXIT}", MMIO, debug_exit_status),
 }
 
 # Properties of a device that leave it one transport, the one to be tried.
