@@ -15,6 +15,10 @@ BOARD_PROGRAMS = $(patsubst examples/boards/programs/%.c,%,$(wildcard examples/b
 # What a program needs beside the driver of its name.
 PROGRAM_SOURCES_rtos = examples/rtos/rtos_blk.c examples/driver/blk.c
 PROGRAM_FLAGS_rtos = -Iexamples/rtos/board '-DVIRTIO_CONFIG_FILE="examples/rtos/virtio_port.h"'
+PROGRAM_SOURCES_unplug = examples/driver/blk.c
+
+# Runs that do something else to the program of another name.
+PROGRAM_shrink = unplug
 
 # Freestanding: of the compiler's own headers and those of lib/include, with no library but libgcc.
 BOARD_FLAGS = -std=c11 -O2 -g $(WARN) -I. -ffreestanding -nostdinc -isystem $(BOARD_LIB)/include \
@@ -36,7 +40,7 @@ $(foreach folder,$(BOARD_FOLDERS),$(eval $(call board_rule,$(folder))))
 
 # The folder of a board, where it has another name.
 BOARD_FOLDER = $(or $(BOARD_FOLDER_$(BOARD)),$(BOARD))
-BOARD_IMAGE = $(BUILD)/boards/$(BOARD_FOLDER)/$(DEVICE).elf
+BOARD_IMAGE = $(BUILD)/boards/$(BOARD_FOLDER)/$(or $(PROGRAM_$(DEVICE)),$(DEVICE)).elf
 
 .PHONY: run boards
 run: $(BOARD_IMAGE)

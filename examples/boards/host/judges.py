@@ -9,7 +9,7 @@ import os
 import random
 import re
 
-from machine import Failed
+from machine import BOARDS, Failed, Skipped
 
 class Judge:
     """seconds: for how long a run may last; status: how the image must end."""
@@ -89,6 +89,79 @@ class Rng(Judge):
         return f"{len(self.got)} random bytes are those that were fed"
 
 
+class Lost(Judge):
+    """Something is done to the disk while the image reads it: the image must say what it lost, and end
+    with status 1."""
+
+    status = 1
+    sectors = 2048
+
+    def arguments(self):
+        self.disturbed = False
+        self.said = None
+        with open(self.path("disk.img"), "wb") as image:
+            image.truncate(self.sectors * 512)
+        drive = f"if=none,id=disk,format=raw,file={self.path('disk.img')}"
+        return ["-drive", drive, *self.front.device("blk", "drive=disk", "id=function")]
+
+    def line(self, machine, text):
+        if text.startswith("  reading "):
+            self.disturb(machine)
+            self.disturbed = True
+        found = re.match(r"blk: (.*)", text)
+        if found:
+            self.said = found[1]
+
+    def disturb(self, machine):
+        """What is done."""
+        raise NotImplementedError
+
+    def ended(self):
+        if not self.disturbed:
+            raise Failed("the disk was never read")
+        return self.lost()
+
+    def lost(self):
+        """As ended(), when something was done."""
+        raise NotImplementedError
+
+
+class Unplug(Lost):
+    """The device is taken out of its slot."""
+
+    def arguments(self):
+        if self.front.board is not BOARDS["pc"]:
+            raise Skipped("only the board pc lets a device go")
+        return [*super().arguments(), "-trace", "acpi_pci_eject_slot", "-D", self.path("trace")]
+
+    def disturb(self, machine):
+        machine.qmp("device_del", id="function")
+
+    def lost(self):
+        if not os.path.exists(self.path("trace")) or os.path.getsize(self.path("trace")) == 0:
+            raise Failed("the device was not removed")
+        if self.said != "device is gone":
+            raise Failed("not a word about the device that is gone")
+        return "the device was removed, and that was reported"
+
+
+class Shrink(Lost):
+    """The disk becomes smaller: there is an error behind its new end."""
+
+    left = 1024
+
+    def disturb(self, machine):
+        machine.qmp("block_resize", device="disk", size=self.left * 512)
+
+    def lost(self):
+        if os.path.getsize(self.path("disk.img")) != self.left * 512:
+            raise Failed("the image is not smaller")
+        found = re.match(r"sector (\d+): I/O error", self.said or "")
+        if found is None or int(found[1]) < self.left:
+            raise Failed("not a word about the sectors that are gone")
+        return f"the disk has {self.left} sectors left, and an error behind them was reported"
+
+
 class NoDevice(Judge):
     """There is none: the image must say so and end with status 1."""
 
@@ -114,4 +187,4 @@ def fnv1a(data):
     return value
 
 
-JUDGES = {"blk": Blk, "rng": Rng, "rtos": Blk}
+JUDGES = {"blk": Blk, "rng": Rng, "rtos": Blk, "unplug": Unplug, "shrink": Shrink}
