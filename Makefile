@@ -9,8 +9,8 @@ COMPILE = $(CC) -std=c11 $(CFLAGS) $(WARN) -I.
 
 HEADERS = virtio.h virtio_ring.h virtio_pci_caps.h
 DRIVER = examples/driver/blk.c
-DEVICE = examples/device/blk.c examples/device/function.c
-DEMO = examples/hosts/demo.c examples/hosts/job.c examples/hosts/virtio_names.c $(DRIVER) $(DEVICE)
+DEVICE_SIDE = examples/device/blk.c examples/device/function.c
+DEMO = examples/hosts/demo.c examples/hosts/job.c examples/hosts/virtio_names.c $(DRIVER) $(DEVICE_SIDE)
 QTEST = examples/hosts/qtest_virtio.c examples/hosts/qtest.c examples/hosts/qtest_pci.c \
     examples/hosts/virtio_names.c
 QTEST_BLK = examples/hosts/qtest_blk.c examples/hosts/job.c examples/driver/blk.c $(QTEST)
