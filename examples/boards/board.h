@@ -4,8 +4,8 @@
  * @brief What a bare-metal program asks of its machine: console, time, interrupts, virtio devices.
  *
  * A board is a folder: start-up code, a linker script, and a board.c that implements section 1.
- * Section 2 is the same for all (lib/) and is what a program uses. One CPU, memory that the devices
- * see as the CPU does: a device address is a CPU address. Section 3 helps to write a board.c.
+ * Section 2 is the same for all (lib/) and is what a program uses. One CPU, and memory that is
+ * coherent with the devices. Section 3 helps to write a board.c.
  */
 #ifndef EXAMPLES_BOARDS_BOARD_H
 #define EXAMPLES_BOARDS_BOARD_H
@@ -27,6 +27,9 @@ void board_putc(char c);
 
 /** Ends the machine; 0 is success. */
 __attribute__((noreturn)) void board_exit(int status);
+
+/** Where the devices see memory of the program: what goes into descriptors and queue addresses. */
+uint64_t board_device_address(const void *memory);
 
 /** Microseconds since some moment in the past; never goes back. */
 uint64_t board_micros(void);

@@ -58,6 +58,11 @@ void board_exit(int status)
     cpu_exit(status);
 }
 
+uint64_t board_device_address(const void *memory)
+{
+    return (uintptr_t)memory;
+}
+
 uint64_t board_micros(void)
 {
     return cpu_counter() / (cpu_counter_hertz() / 1000000);

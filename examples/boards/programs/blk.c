@@ -37,7 +37,7 @@ static int move(enum blk_type type, uint64_t at, uint8_t *bytes, uint32_t length
         unsigned count = piece == PIECE ? SEGMENTS : 1;
 
         for (unsigned i = 0; i < count; i++) {
-            seg[i].addr = (uintptr_t)(bytes + done + i * (piece / count));
+            seg[i].addr = board_device_address(bytes + done + i * (piece / count));
             seg[i].len = piece / count;
         }
         err = blk_submit(&blk, type, (at + done) / BLK_SECTOR_SIZE, seg, count, NULL);
@@ -120,7 +120,7 @@ static int work(void)
 
 static int run(void)
 {
-    struct blk_setup setup = {.memory = {memory, (uintptr_t)memory, sizeof(memory)},
+    struct blk_setup setup = {.memory = {memory, board_device_address(memory), sizeof(memory)},
                               .wait = board_wait,
                               .wait_ctx = &device,
                               .vectors = device.vectors};

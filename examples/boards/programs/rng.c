@@ -25,11 +25,11 @@ static void print_bytes(void)
 
 static int run(void)
 {
-    struct rng_setup setup = {.memory = {memory, (uintptr_t)memory, sizeof(memory)},
+    struct rng_setup setup = {.memory = {memory, board_device_address(memory), sizeof(memory)},
                               .wait = board_wait,
                               .wait_ctx = &device,
                               .vectors = device.vectors};
-    struct virtq_seg seg = {(uintptr_t)data, TOTAL};
+    struct virtq_seg seg = {board_device_address(data), TOTAL};
     int err = rng_start(&rng, &device.drv, &setup);
 
     if (err != 0)

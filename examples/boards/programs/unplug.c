@@ -37,7 +37,7 @@ static int read_all(uint64_t *sector)
 {
     for (uint64_t at = 0; at < blk.capacity; at += SECTORS) {
         uint64_t left = blk.capacity - at, count = left < SECTORS ? left : SECTORS;
-        struct virtq_seg seg = {(uintptr_t)data, (uint32_t)count * BLK_SECTOR_SIZE};
+        struct virtq_seg seg = {board_device_address(data), (uint32_t)count * BLK_SECTOR_SIZE};
         int err;
 
         *sector = at;
@@ -75,7 +75,7 @@ static void show_end(int err, uint64_t sector)
 
 int board_program(void)
 {
-    struct blk_setup setup = {.memory = {memory, (uintptr_t)memory, sizeof(memory)},
+    struct blk_setup setup = {.memory = {memory, board_device_address(memory), sizeof(memory)},
                               .wait = wait_for_disk,
                               .wait_ctx = &device};
     uint64_t sector = 0;

@@ -152,6 +152,11 @@ void board_exit(int status)
         __asm__ volatile("cli\n\thlt");
 }
 
+uint64_t board_device_address(const void *memory)
+{
+    return (uintptr_t)memory;
+}
+
 uint64_t board_micros(void)
 {
     return time_stamp() / board.clock_micro;

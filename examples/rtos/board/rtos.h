@@ -11,6 +11,7 @@
 bool board_irq_off(void);
 void board_irq_on(void);
 void board_idle(void);
+uint64_t board_device_address(const void *memory);
 uint64_t board_micros(void);
 __attribute__((noreturn)) void board_fault(const char *what, uint64_t cause, uint64_t address);
 
@@ -67,12 +68,12 @@ static inline bool rtos_sem_take(struct rtos_sem *sem, unsigned milliseconds)
     return taken;
 }
 
-/* Device addresses are CPU addresses here, and the devices of an emulator see what is in the caches. On
- * a machine where they do not, the next two are loops over lines: `dc cvac` and `dc ivac` on Arm. */
 static inline uint64_t rtos_dma_address(const void *memory)
 {
-    return (uintptr_t)memory;
+    return board_device_address(memory);
 }
+/* The devices of an emulator see what is in the caches. On a machine where they do not, the next two are
+ * loops over lines: `dc cvac` and `dc ivac` on Arm. */
 static inline void rtos_cache_clean(const void *memory, uint32_t length)
 {
     (void)memory;
