@@ -239,9 +239,10 @@ void board_show_interrupts(const struct board_device *dev)
     if (dev->irq == BOARD_IRQ_NONE)
         printf("  interrupts none, polled\n");
     else if (dev->irq == BOARD_IRQ_MSIX)
-        printf("  interrupts %u, MSI-X, %u vectors\n", dev->interrupts, dev->vectors);
+        printf("  interrupts %u, MSI-X, %u vectors\n", (unsigned)dev->interrupts,
+               dev->vectors);
     else
-        printf("  interrupts %u, line %u\n", dev->interrupts, dev->line);
+        printf("  interrupts %u, line %u\n", (unsigned)dev->interrupts, dev->line);
 }
 
 void board_wait_begin(struct board_device *dev)

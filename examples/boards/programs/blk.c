@@ -69,7 +69,8 @@ static int read_all(uint64_t size)
             return err;
         sum = checksum(sum, data, length);
     }
-    printf("  read       %llu bytes, checksum %08x\n", (unsigned long long)size, sum);
+    printf("  read       %llu bytes, checksum %08x\n", (unsigned long long)size,
+           (unsigned)sum);
     return 0;
 }
 
