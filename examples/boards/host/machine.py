@@ -52,6 +52,11 @@ BOARDS = {
         "qemu-system-aarch64 -M virt,highmem=off,gic-version=2 -cpu cortex-a57 -semihosting",
         MMIO + PCI,
     ),
+    "arm-virt": Board(
+        "arm-virt",
+        "qemu-system-arm -M virt,highmem=off,gic-version=2 -cpu cortex-a15 -semihosting",
+        MMIO + PCI,
+    ),
     "pc": Board("x86", f"qemu-system-x86_64 -M pc {DEBUG_EXIT}", PCI, debug_exit_status),
     "q35": Board("x86", f"qemu-system-x86_64 -M q35 {DEBUG_EXIT}", PCI, debug_exit_status),
     "microvm": Board("x86", f"qemu-system-x86_64 -M microvm {DEBUG_EXIT}", MMIO, debug_exit_status),
