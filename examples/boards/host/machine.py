@@ -57,6 +57,7 @@ BOARDS = {
         "qemu-system-arm -M virt,highmem=off,gic-version=2 -cpu cortex-a15 -semihosting",
         MMIO + PCI,
     ),
+    "riscv64-virt": Board("riscv64-virt", "qemu-system-riscv64 -M virt -bios none", MMIO + PCI),
     "pc": Board("x86", f"qemu-system-x86_64 -M pc {DEBUG_EXIT}", PCI, debug_exit_status),
     "q35": Board("x86", f"qemu-system-x86_64 -M q35 {DEBUG_EXIT}", PCI, debug_exit_status),
     "microvm": Board("x86", f"qemu-system-x86_64 -M microvm {DEBUG_EXIT}", MMIO, debug_exit_status),
