@@ -111,7 +111,7 @@ static const char *pci_transport(const struct board_device *dev)
 {
     if (dev->layout.generation != VIRTIO_PCI_MODERN)
         return "pci-legacy";
-    return dev->windows[dev->layout.place[VIRTIO_PCI_STRUCT_NOTIFY].bar].kind == VIRTIO_WINDOW_PORT
+    return dev->bars[dev->layout.place[VIRTIO_PCI_STRUCT_NOTIFY].bar].kind == VIRTIO_PCI_BAR_IO
                ? "pci-modern-pio"
                : "pci-modern";
 }
