@@ -3,7 +3,7 @@
 # compiler (CROSS_), what its CPU wants (CPU_), and sources beside start.S and *.c of its own (SOURCES_).
 BOARD ?= aarch64-virt
 DEVICE ?= blk
-BOARD_FOLDERS = aarch64-virt arm-virt riscv64-virt x86
+BOARD_FOLDERS = aarch64-virt arm-virt riscv64-virt malta x86
 include $(BOARD_FOLDERS:%=examples/boards/%/board.mk)
 
 BOARD_LIB = examples/boards/lib

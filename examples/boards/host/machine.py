@@ -58,6 +58,7 @@ BOARDS = {
         MMIO + PCI,
     ),
     "riscv64-virt": Board("riscv64-virt", "qemu-system-riscv64 -M virt -bios none", MMIO + PCI),
+    "malta": Board("malta", "qemu-system-mips -M malta -cpu 24Kf -semihosting", PCI),
     "pc": Board("x86", f"qemu-system-x86_64 -M pc {DEBUG_EXIT}", PCI, debug_exit_status),
     "q35": Board("x86", f"qemu-system-x86_64 -M q35 {DEBUG_EXIT}", PCI, debug_exit_status),
     "microvm": Board("x86", f"qemu-system-x86_64 -M microvm {DEBUG_EXIT}", MMIO, debug_exit_status),
