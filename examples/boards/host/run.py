@@ -7,11 +7,21 @@ The transcript is the image's console; the last line says what the judge found. 
 """
 
 import argparse
+import re
 import sys
 import tempfile
 
 from judges import JUDGES
 from machine import BOARDS, Failed, Front, Machine, Skipped
+
+
+def check_line(text, transport):
+    """Fails an image that took another transport, or whose interrupt is connected and never came."""
+    found = re.match(r".*, .* on ((?:pci|virtio)-\S+)$", text)
+    if found and found[1] != transport:
+        raise Failed(f"the device was found on {found[1]}")
+    if text.startswith("  interrupts 0,"):
+        raise Failed("no interrupt arrived")
 
 
 def run(board, device, transport, properties, image, show=print):
@@ -24,8 +34,7 @@ def run(board, device, transport, properties, image, show=print):
             judge.started(machine)
             for text in machine.lines(judge.seconds):
                 show(text)
-                if text.startswith("  interrupts 0,"):
-                    raise Failed("no interrupt arrived")
+                check_line(text, transport)
                 judge.line(machine, text)
             status = machine.process.wait(timeout=5)
         finally:
