@@ -166,6 +166,7 @@ static bool matches(struct search *search, unsigned type, const char *where, uns
 
 static int find_pci(struct board_device *dev, struct search *search)
 {
+    static const struct virtio_pci_config none;
     struct board_pci *pci = board_pci();
 
     for (unsigned bdf = 0; pci != NULL && bdf < SLOTS * FUNCTIONS; bdf++) {
@@ -184,6 +185,7 @@ static int find_pci(struct board_device *dev, struct search *search)
             (dev->config.read32(dev->config.ctx, PCI_HEADER_TYPE) >> 16 & 0x80) == 0)
             bdf += FUNCTIONS - 1;
     }
+    dev->config = none;
     return VIRTIO_ERR_NO_DEVICE;
 }
 
