@@ -9,16 +9,19 @@ include $(BOARD_FOLDERS:%=examples/boards/%/board.mk)
 BOARD_LIB = examples/boards/lib
 BOARD_COMMON = $(addprefix $(BOARD_LIB)/,main.c device.c print.c string.c) examples/hosts/virtio_names.c
 BOARD_HEADERS = $(ALL_HEADERS) $(wildcard examples/boards/*.h examples/boards/*/*.h \
-    $(BOARD_LIB)/include/*.h examples/rtos/*.[ch] examples/rtos/board/*.h)
+    $(BOARD_LIB)/include/*.h examples/boards/programs/*/*.[ch] examples/rtos/*.[ch] examples/rtos/board/*.h)
 BOARD_PROGRAMS = $(patsubst examples/boards/programs/%.c,%,$(wildcard examples/boards/programs/*.c))
 
 # What a program needs beside the driver of its name.
+PROGRAM_SOURCES_net = examples/boards/programs/net/stack.c
 PROGRAM_SOURCES_rtos = examples/rtos/rtos_blk.c examples/driver/blk.c
 PROGRAM_FLAGS_rtos = -Iexamples/rtos/board '-DVIRTIO_CONFIG_FILE="examples/rtos/virtio_port.h"'
 PROGRAM_SOURCES_unplug = examples/driver/blk.c
 
 # Runs that do something else to the program of another name.
 PROGRAM_shrink = unplug
+PROGRAM_net-user = net
+PROGRAM_net-down = net
 
 # Freestanding: of the compiler's own headers and those of lib/include, with no library but libgcc.
 BOARD_FLAGS = -std=c11 -O2 -g $(WARN) -I. -ffreestanding -nostdinc -isystem $(BOARD_LIB)/include \

@@ -10,6 +10,7 @@ import random
 import re
 
 from judge import Judge
+from judge_net import Net, NetDown, NetUser
 from machine import BOARDS, Failed, Skipped
 
 
@@ -161,4 +162,13 @@ def fnv1a(data):
     return value
 
 
-JUDGES = {"blk": Blk, "rng": Rng, "rtos": Blk, "unplug": Unplug, "shrink": Shrink}
+JUDGES = {
+    "blk": Blk,
+    "rng": Rng,
+    "rtos": Blk,
+    "unplug": Unplug,
+    "shrink": Shrink,
+    "net": Net,
+    "net-user": NetUser,
+    "net-down": NetDown,
+}
