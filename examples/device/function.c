@@ -66,10 +66,10 @@ static void write_msix(uint8_t config[VIRTIO_DEV_PCI_CONFIG], uint8_t link, uint
 static int write_capabilities(struct function *f)
 {
     struct virtio_pci_capability caps[] = {
-        {.type = VIRTIO_PCI_STRUCT_COMMON, .offset = HEADER_AT, .length = VIRTIO_RFC_LENGTH},
-        {.type = VIRTIO_PCI_STRUCT_NOTIFY, .offset = NOTIFY_AT, .length = 2},
-        {.type = VIRTIO_PCI_STRUCT_ISR, .offset = ISR_AT, .length = 1},
-        {.type = VIRTIO_PCI_STRUCT_DEVICE, .offset = CONFIG_AT, .length = PAGE},
+        {.offset = HEADER_AT, .length = VIRTIO_RFC_LENGTH, .type = VIRTIO_PCI_STRUCT_COMMON},
+        {.offset = NOTIFY_AT, .length = 2, .type = VIRTIO_PCI_STRUCT_NOTIFY},
+        {.offset = ISR_AT, .length = 1, .type = VIRTIO_PCI_STRUCT_ISR},
+        {.offset = CONFIG_AT, .length = PAGE, .type = VIRTIO_PCI_STRUCT_DEVICE},
         {.type = VIRTIO_PCI_STRUCT_PCI_CFG},
     };
     unsigned count = modern(f) ? 5 : f->view == FUNCTION_PCI_LEGACY ? 0 : 4;
