@@ -21,8 +21,9 @@ lspci="examples/hosts/virtio_lspci.c examples/hosts/lspci_dump.c examples/hosts/
 rtos="examples/rtos/rtos_blk.c examples/driver/blk.c examples/device/blk.c examples/device/function.c"
 rtos_config='-Itests/support/rtos -DVIRTIO_CONFIG_FILE="examples/rtos/virtio_port.h"'
 parts="examples/driver/blk.c examples/device/blk.c examples/device/function.c"
+net="examples/driver/net.c examples/device/function.c examples/boards/programs/net/stack.c"
 suites="ring_test packed_test feature_test platform_test caps_test driver_test transport_test
-    loopback_test single_format_test device_test"
+    loopback_test single_format_test device_test net_test"
 lite="-Itests/support/lite"
 passed=0
 failed=0
@@ -64,6 +65,7 @@ skip() { # title, reason
 sources() { # of a suite
     case $1 in
     transport_test) echo "tests/$1.c $parts" ;;
+    net_test) echo "tests/$1.c $net" ;;
     *) echo "tests/$1.c" ;;
     esac
 }
