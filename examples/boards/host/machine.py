@@ -132,7 +132,8 @@ class Machine:
                 return
 
     def qmp(self, command, **arguments):
-        """One command of the monitor; Failed if it refuses."""
+        """One command of the monitor: its answer, or None if the machine ended before that came, as it
+        may when the image ends at what the command does. Failed if it refuses."""
         if self.qmp_stream is None:
             link = socket.socket(socket.AF_UNIX)
             link.settimeout(10)
@@ -144,7 +145,13 @@ class Machine:
         self.qmp_stream.write("\n")
         self.qmp_stream.flush()
         while True:
-            answer = json.loads(self.qmp_stream.readline())
+            try:
+                text = self.qmp_stream.readline()
+            except ConnectionError:
+                text = ""
+            if text == "":
+                return None
+            answer = json.loads(text)
             if "error" in answer:
                 raise Failed(f"{command}: {answer['error']['desc']}")
             if "return" in answer:
