@@ -22,7 +22,7 @@ enum function_view {
 
 enum {
     FUNCTION_CONFIG_MAX = 96, /**< bytes of device configuration */
-    FUNCTION_QUEUES = 4,      /**< at most */
+    FUNCTION_QUEUES = 18,     /**< at most */
     FUNCTION_VECTORS = 4,     /**< of MSI-X */
     FUNCTION_LEGACY_BAR = 0,  /**< I/O */
     FUNCTION_LEGACY_LENGTH = 128,
