@@ -22,6 +22,8 @@ PROGRAM_SOURCES_unplug = examples/driver/blk.c
 PROGRAM_shrink = unplug
 PROGRAM_net-user = net
 PROGRAM_net-down = net
+PROGRAM_console-plain = console
+PROGRAM_console-soak = console
 
 # Freestanding: of the compiler's own headers and those of lib/include, with no library but libgcc.
 BOARD_FLAGS = -std=c11 -O2 -g $(WARN) -I. -ffreestanding -nostdinc -isystem $(BOARD_LIB)/include \
@@ -49,3 +51,9 @@ BOARD_IMAGE = $(BUILD)/boards/$(BOARD_FOLDER)/$(or $(PROGRAM_$(DEVICE)),$(DEVICE
 run: $(BOARD_IMAGE)
 	@python3 examples/boards/host/run.py --board $(BOARD) --device $(DEVICE) \
 	    $(if $(TRANSPORT),--transport $(TRANSPORT)) $(PROPERTIES:%=--property %) $<
+
+# Eight ports of a console in both directions, for so many seconds.
+SOAK ?= 300
+.PHONY: console-soak
+console-soak:
+	@SOAK=$(SOAK) $(MAKE) -s run DEVICE=console-soak

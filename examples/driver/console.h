@@ -42,19 +42,19 @@ enum {
 
 /** Errors of this driver; those of virtio.h come through unchanged. */
 enum console_err {
-    CONSOLE_ERR_MEMORY = -160,    /**< the memory given to console_start() is too small */
-    CONSOLE_ERR_QUEUE = -161,     /**< the device wants a larger queue than CONSOLE_QUEUE_MAX */
-    CONSOLE_ERR_NO_PORTS = -162,  /**< the device says that it can have no port at all */
-    CONSOLE_ERR_PORT = -163,      /**< there is no such port now */
-    CONSOLE_ERR_CLOSED = -164,    /**< nobody is there: one of the two sides has the port closed */
-    CONSOLE_ERR_BUSY = -165,      /**< too many control messages on their way */
-    CONSOLE_ERR_SINGLE = -166,    /**< the device has one console, which cannot be closed */
-    CONSOLE_ERR_NO_SIZE = -167,   /**< the port never said how large it is */
-    CONSOLE_ERR_NO_EMERGENCY = -168, /**< the device has no emergency write */
-    CONSOLE_ERR_TIMEOUT = -169,   /**< the wait hook gave up */
-    CONSOLE_ERR_DEVICE = -170,    /**< the device failed and wants a reset */
-    CONSOLE_ERR_ID_RANGE = -171,  /**< the device added a port that it cannot have */
-    CONSOLE_ERR_ID_QUEUES = -172  /**< the device added a port that this driver has no queues for */
+    CONSOLE_ERR_MEMORY = -180,    /**< the memory given to console_start() is too small */
+    CONSOLE_ERR_QUEUE = -181,     /**< the device wants a larger queue than CONSOLE_QUEUE_MAX */
+    CONSOLE_ERR_NO_PORTS = -182,  /**< the device says that it can have no port at all */
+    CONSOLE_ERR_PORT = -183,      /**< there is no such port now */
+    CONSOLE_ERR_CLOSED = -184,    /**< nobody is there: one of the two sides has the port closed */
+    CONSOLE_ERR_BUSY = -185,      /**< too many control messages on their way */
+    CONSOLE_ERR_SINGLE = -186,    /**< the device has one console, which cannot be closed */
+    CONSOLE_ERR_NO_SIZE = -187,   /**< the port never said how large it is */
+    CONSOLE_ERR_NO_EMERGENCY = -188, /**< the device has no emergency write */
+    CONSOLE_ERR_TIMEOUT = -189,   /**< the wait hook gave up */
+    CONSOLE_ERR_DEVICE = -190,    /**< the device failed and wants a reset */
+    CONSOLE_ERR_ID_RANGE = -191,  /**< the device added a port that it cannot have */
+    CONSOLE_ERR_ID_QUEUES = -192  /**< the device added a port that this driver has no queues for */
 };
 
 /** What a device did that led to nothing: counted, never fatal. */

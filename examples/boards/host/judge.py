@@ -5,10 +5,12 @@ import os
 
 
 class Judge:
-    """seconds: for how long a run may last; status: how the image must end."""
+    """seconds: for how long a run may last; status: how the image must end; failure: set by a judge
+    that is at work while the machine runs, when it gives up and ends it."""
 
     seconds = 60
     status = 0
+    failure = None
 
     def __init__(self, directory, front):
         self.directory = directory

@@ -10,6 +10,7 @@ import random
 import re
 
 from judge import Judge
+from judge_console import Console, ConsolePlain, ConsoleSoak
 from judge_net import Net, NetDown, NetUser
 from machine import BOARDS, Failed, Skipped
 
@@ -171,4 +172,7 @@ JUDGES = {
     "net": Net,
     "net-user": NetUser,
     "net-down": NetDown,
+    "console": Console,
+    "console-plain": ConsolePlain,
+    "console-soak": ConsoleSoak,
 }

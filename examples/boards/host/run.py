@@ -39,6 +39,8 @@ def run(board, device, transport, properties, image, show=print):
             status = machine.process.wait(timeout=5)
         finally:
             machine.stop()
+        if judge.failure:
+            raise Failed(judge.failure)
         ended = BOARDS[board].status
         if ended is not None and ended(status) != judge.status:
             raise Failed(f"the image ended with status {ended(status)}, QEMU with {status}")
