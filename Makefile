@@ -28,6 +28,7 @@ help:
 	@echo 'make lspci        build build/virtio-lspci, which shows the virtio side of PCI functions'
 	@echo 'make qemu         the runs against QEMU alone'
 	@echo 'make run BOARD=aarch64-virt DEVICE=blk  a bare-metal program on a machine of QEMU'
+	@echo 'make boards       all of them: board x transport x ring format x device, and what goes wrong'
 	@echo 'make console-soak [SOAK=300]  eight ports of a console in both directions, for so many seconds'
 	@echo 'make peers        the whole matrix: machines x transports x ring formats x features'
 	@echo 'make headers      compile the headers alone for every CPU'

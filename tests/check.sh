@@ -186,6 +186,9 @@ lspci() { # compiler
         tests/peers/*.c examples/hosts/qtest.c examples/hosts/qtest_pci.c \
         -o $build/trace
     step "registers of QEMU's devices and of the model" tests/trace.py $build/trace
+    # shellcheck disable=SC2046
+    step "bare-metal images" make -s $(tests/boards.py --quick --images)
+    step "bare-metal programs on seven machines" tests/boards.py --quick
     step "instructions per operation" make -s bench-count
     step "bytes of code and state" make -s size
     step "API documentation" make -s docs

@@ -10,20 +10,12 @@ BOARD_LIB = examples/boards/lib
 BOARD_COMMON = $(addprefix $(BOARD_LIB)/,main.c device.c print.c string.c) examples/hosts/virtio_names.c
 BOARD_HEADERS = $(ALL_HEADERS) $(wildcard examples/boards/*.h examples/boards/*/*.h \
     $(BOARD_LIB)/include/*.h examples/boards/programs/*/*.[ch] examples/rtos/*.[ch] examples/rtos/board/*.h)
-BOARD_PROGRAMS = $(patsubst examples/boards/programs/%.c,%,$(wildcard examples/boards/programs/*.c))
 
 # What a program needs beside the driver of its name.
 PROGRAM_SOURCES_net = examples/boards/programs/net/stack.c
 PROGRAM_SOURCES_rtos = examples/rtos/rtos_blk.c examples/driver/blk.c
 PROGRAM_FLAGS_rtos = -Iexamples/rtos/board '-DVIRTIO_CONFIG_FILE="examples/rtos/virtio_port.h"'
 PROGRAM_SOURCES_unplug = examples/driver/blk.c
-
-# Runs that do something else to the program of another name.
-PROGRAM_shrink = unplug
-PROGRAM_net-user = net
-PROGRAM_net-down = net
-PROGRAM_console-plain = console
-PROGRAM_console-soak = console
 
 # Freestanding: of the compiler's own headers and those of lib/include, with no library but libgcc.
 BOARD_FLAGS = -std=c11 -O2 -g $(WARN) -I. -ffreestanding -nostdinc -isystem $(BOARD_LIB)/include \
@@ -43,17 +35,20 @@ $(BUILD)/boards/$(1)/%.elf: examples/boards/programs/%.c $(BOARD_COMMON) $(SOURC
 endef
 $(foreach folder,$(BOARD_FOLDERS),$(eval $(call board_rule,$(folder))))
 
-# The folder of a board, where it has another name.
-BOARD_FOLDER = $(or $(BOARD_FOLDER_$(BOARD)),$(BOARD))
-BOARD_IMAGE = $(BUILD)/boards/$(BOARD_FOLDER)/$(or $(PROGRAM_$(DEVICE)),$(DEVICE)).elf
+# The host side knows which image a run needs.
+BOARD_RUN = python3 examples/boards/host/run.py --board $(BOARD) --device $(DEVICE)
 
-.PHONY: run boards
-run: $(BOARD_IMAGE)
-	@python3 examples/boards/host/run.py --board $(BOARD) --device $(DEVICE) \
-	    $(if $(TRANSPORT),--transport $(TRANSPORT)) $(PROPERTIES:%=--property %) $<
+.PHONY: run boards console-soak
+run:
+	@image=$$($(BOARD_RUN) --image) && $(MAKE) -s "$$image"
+	@$(BOARD_RUN) $(if $(TRANSPORT),--transport $(TRANSPORT)) $(PROPERTIES:%=--property %)
+
+# The whole matrix, or with BOARDS="--board q35" a part of it.
+boards:
+	@$(MAKE) -s $$(tests/boards.py $(BOARDS) --images)
+	@tests/boards.py $(BOARDS)
 
 # Eight ports of a console in both directions, for so many seconds.
 SOAK ?= 300
-.PHONY: console-soak
 console-soak:
 	@SOAK=$(SOAK) $(MAKE) -s run DEVICE=console-soak

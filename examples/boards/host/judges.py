@@ -148,12 +148,30 @@ class NoDevice(Judge):
         return []
 
     def line(self, machine, text):
-        self.said = self.said or ": no " in text
+        self.said = self.said or text.endswith(": no block device")
 
     def ended(self):
         if not self.said:
             raise Failed("not a word about the missing device")
         return "the missing device was reported"
+
+
+class OtherDevice(NoDevice):
+    """There is one of another type: that must be said as well."""
+
+    def arguments(self):
+        self.named = False
+        source = ["-object", "rng-builtin,id=entropy"]
+        return [*super().arguments(), *source, *self.front.device("rng", "rng=entropy")]
+
+    def line(self, machine, text):
+        super().line(machine, text)
+        self.named = self.named or text.endswith("has a virtio device of type 4 (entropy source)")
+
+    def ended(self):
+        if not self.named:
+            raise Failed("not a word about the device that is there")
+        return f"{super().ended()}, and what is there instead"
 
 
 def fnv1a(data):
@@ -163,16 +181,19 @@ def fnv1a(data):
     return value
 
 
-JUDGES = {
-    "blk": Blk,
-    "rng": Rng,
-    "rtos": Blk,
-    "unplug": Unplug,
-    "shrink": Shrink,
-    "net": Net,
-    "net-user": NetUser,
-    "net-down": NetDown,
-    "console": Console,
-    "console-plain": ConsolePlain,
-    "console-soak": ConsoleSoak,
+# What can be run: who judges it, and the program that it needs.
+RUNS = {
+    "blk": (Blk, "blk"),
+    "rng": (Rng, "rng"),
+    "net": (Net, "net"),
+    "console": (Console, "console"),
+    "rtos": (Blk, "rtos"),
+    "net-user": (NetUser, "net"),
+    "net-down": (NetDown, "net"),
+    "console-plain": (ConsolePlain, "console"),
+    "console-soak": (ConsoleSoak, "console"),
+    "no-device": (NoDevice, "blk"),
+    "other-device": (OtherDevice, "blk"),
+    "shrink": (Shrink, "unplug"),
+    "unplug": (Unplug, "unplug"),
 }

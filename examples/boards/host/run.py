@@ -7,12 +7,15 @@ The transcript is the image's console; the last line says what the judge found. 
 """
 
 import argparse
+import pathlib
 import re
 import sys
 import tempfile
 
-from judges import JUDGES
+from judges import RUNS
 from machine import BOARDS, Failed, Front, Machine, Skipped
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
 
 
 def check_line(text, transport):
@@ -24,12 +27,18 @@ def check_line(text, transport):
         raise Failed("no interrupt arrived")
 
 
-def run(board, device, transport, properties, image, show=print):
+def image(board, device):
+    """The image of a run, as a target of make."""
+    return f"build/boards/{BOARDS[board].folder}/{RUNS[device][1]}.elf"
+
+
+def run(board, device, transport, properties=(), show=print):
     """One run: what the judge found true. Failed or Skipped otherwise."""
     with tempfile.TemporaryDirectory() as directory:
         front = Front(board, transport, properties)
-        judge = JUDGES[device](directory, front)
-        machine = Machine(board, image, directory, front.globals() + judge.arguments())
+        judge = RUNS[device][0](directory, front)
+        arguments = front.globals() + judge.arguments()
+        machine = Machine(board, str(ROOT / image(board, device)), directory, arguments)
         try:
             judge.started(machine)
             for text in machine.lines(judge.seconds):
@@ -50,17 +59,20 @@ def run(board, device, transport, properties, image, show=print):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--board", required=True, choices=BOARDS)
-    parser.add_argument("--device", required=True, choices=JUDGES)
+    parser.add_argument("--device", required=True, choices=RUNS)
     parser.add_argument("--transport", help="default: the board's usual one")
     parser.add_argument("--property", action="append", default=[], help="of the device, as packed=on")
-    parser.add_argument("image", help="what make put into build/boards/")
+    parser.add_argument("--image", action="store_true", help="only print which image that needs")
     options = parser.parse_args()
     transports = BOARDS[options.board].transports
     transport = options.transport or transports[0]
     if transport not in transports:
         parser.error(f"{options.board} has {', '.join(transports)}")
+    if options.image:
+        print(image(options.board, options.device))
+        return 0
     try:
-        print("judge:", run(options.board, options.device, transport, options.property, options.image))
+        print("judge:", run(options.board, options.device, transport, options.property))
         return 0
     except Skipped as why:
         print("skipped:", why)
