@@ -21,7 +21,9 @@
  *
  * A port's id fixes its queues, which are there from start to stop. When a port is removed and
  * another one gets its id, nothing of the old one comes out of the new one: old input is dropped,
- * and the new port is taken only when the device has taken all old output.
+ * and the new port is taken only when the device has taken all old output. A device that loses a
+ * buffer (QEMU does, when a port goes away that its reader had stalled) costs its queue that buffer
+ * until the next start; if that was the last one sent, a new port of this id is not taken till then.
  */
 #ifndef EXAMPLES_DRIVER_CONSOLE_H
 #define EXAMPLES_DRIVER_CONSOLE_H
