@@ -159,6 +159,9 @@ __attribute__((noreturn)) void board_main(void);
 bool board_handlers_add(unsigned number, void (*handler)(void *ctx), void *ctx);
 void board_handlers_call(unsigned number);
 
+/** Configuration space of function->bdf in an ECAM window that starts there: for board_pci::config. */
+struct virtio_pci_config board_ecam(struct board_function *function, uint64_t base);
+
 /** A CPU exception that nobody expects: prints it and ends the machine with status 2. */
 __attribute__((noreturn)) void board_fault(const char *what, uint64_t cause, uint64_t address);
 

@@ -26,6 +26,8 @@ define board_rule
 $(BUILD)/boards/$(1)/%.elf: examples/boards/programs/%.c $(BOARD_COMMON) $(SOURCES_$(1)) \
     $(wildcard examples/boards/$(1)/*) $(wildcard examples/driver/*.c) $(BOARD_HEADERS)
 	@mkdir -p $$(@D)
+	@command -v $(CROSS_$(1))gcc >/dev/null || \
+	    { echo '$(CROSS_$(1))gcc is not installed: make install' >&2; exit 1; }
 	@echo 'building $$@'
 	@$(CROSS_$(1))gcc $(BOARD_FLAGS) -isystem $$$$($(CROSS_$(1))gcc -print-file-name=include) \
 	    $(CPU_$(1)) -Iexamples/boards/$(1) -T examples/boards/$(1)/link.ld \

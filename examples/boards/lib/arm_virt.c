@@ -157,11 +157,7 @@ struct board_mmio board_mmio(void)
 
 static struct virtio_pci_config pci_config(struct board_function *function)
 {
-    struct virtio_window ecam = {PCI_ECAM + virtio_pci_ecam_offset(function->bdf), 4096,
-                                 VIRTIO_WINDOW_MMIO, NULL, NULL};
-
-    function->ecam = ecam;
-    return virtio_pci_config_ecam(&function->ecam);
+    return board_ecam(function, PCI_ECAM);
 }
 
 static unsigned pci_line(unsigned slot, unsigned pin)

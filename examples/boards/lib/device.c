@@ -43,6 +43,15 @@ static void msix_interrupt(void *ctx)
                      vector->index == 0 ? VIRTIO_IRQ_CONFIG | VIRTIO_IRQ_QUEUE : VIRTIO_IRQ_QUEUE);
 }
 
+struct virtio_pci_config board_ecam(struct board_function *function, uint64_t base)
+{
+    struct virtio_window window = {base + virtio_pci_ecam_offset(function->bdf), 4096,
+                                   VIRTIO_WINDOW_MMIO, NULL, NULL};
+
+    function->ecam = window;
+    return virtio_pci_config_ecam(&function->ecam);
+}
+
 /* Where a BAR is for the CPU. */
 static struct virtio_window bar_window(const struct board_pci *pci, const struct virtio_pci_bar *bar)
 {

@@ -317,14 +317,12 @@ static void start_clock(void)
 static struct virtio_pci_config pci_config(struct board_function *function)
 {
     struct virtio_window ports = {PCI_CF8, 8, VIRTIO_WINDOW_PORT, NULL, NULL};
-    struct virtio_window ecam = {board.ecam + virtio_pci_ecam_offset(function->bdf), 4096,
-                                 VIRTIO_WINDOW_MMIO, NULL, NULL};
 
+    if (board.ecam != 0)
+        return board_ecam(function, board.ecam);
     function->ports.ports = ports;
     function->ports.function = (uint32_t)function->bdf << 8;
-    function->ecam = ecam;
-    return board.ecam != 0 ? virtio_pci_config_ecam(&function->ecam)
-                           : virtio_pci_config_cf8(&function->ports);
+    return virtio_pci_config_cf8(&function->ports);
 }
 
 static uint32_t pci_read(uint16_t bdf, uint16_t offset)
