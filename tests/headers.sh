@@ -10,31 +10,38 @@ warn="-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wcast-align -Wundef -Werro
 bare="-ffreestanding -nostdlib"
 # Every function becomes code, not only those that something calls.
 emit="-DVIRTIO_INLINE=__attribute__((used))static"
-passed=0
-failed=0
-
 # The compiler may emit these by itself from plain C; every freestanding target must have them.
 allowed='^(memcpy|memset|memmove|memcmp|__aeabi_.*|__gnu_thumb1_case_.*|_(save|rest)gpr0_.*|_GLOBAL_OFFSET_TABLE_|\.TOC\.)$'
 
-report() { # status, what
-    if [ "$1" = 0 ]; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "FAILED: $2"
-        sed 's/^/    /' "$dir/log"
-    fi
+try() { # number, command...: an object file that needs nothing from a library
+    object="$dir/$1.o"
+    log="$dir/$1.log"
+    shift
+    "$@" -c -o "$object" >"$log" 2>&1 || return 1
+    nm -u "$object" 2>/dev/null | awk '{print $2}' | grep -Ev "$allowed" >"$log" || return 0
+    return 1
 }
 
-compile() { # what, command...
-    what=$1
-    shift
-    status=0
-    "$@" -c -o "$dir/o" >"$dir/log" 2>&1 || status=1
-    if [ $status = 0 ]; then
-        nm -u "$dir/o" 2>/dev/null | awk '{print $2}' | grep -Ev "$allowed" >"$dir/log" && status=1
+one() { # number, what, command...
+    number=$1
+    what=$2
+    shift 2
+    if try "$number" "$@"; then
+        echo passed >"$dir/$number.result"
+    else
+        echo failed >"$dir/$number.result"
+        { echo "FAILED: $what"; sed 's/^/    /' "$dir/$number.log"; }
     fi
-    report $status "$what"
+    rm -f "$dir/$number.o"
+}
+
+# As many at a time as there are CPUs.
+jobs=$(nproc)
+number=0
+compile() { # what, command...
+    number=$((number + 1))
+    one $number "$@" &
+    [ $((number % jobs)) != 0 ] || wait
 }
 
 for header in virtio_ring.h virtio_pci_caps.h virtio.h; do
@@ -123,5 +130,8 @@ for order in before after; do
     done
 done
 
+wait
+passed=$(cat "$dir"/*.result | grep -c passed || true)
+failed=$((number - passed))
 echo "headers: $passed compilations passed, $failed failed"
 [ $failed = 0 ]
