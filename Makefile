@@ -79,6 +79,14 @@ bench-count:
 size:
 	bench/size.sh
 
+# Its guest is a part of the program that runs without a system, below an interrupt's stack frame.
+NOTIFY_GUEST = -ffreestanding -fno-stack-protector \
+    $(if $(findstring x86_64,$(shell $(CC) -dumpmachine)),-mno-red-zone -mgeneral-regs-only)
+$(BUILD)/bench/notify: bench/notify.c bench/notify_guest.c bench/notify_guest.h $(HEADERS)
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -O2 -g $(WARN) -I. $(NOTIFY_GUEST) -c bench/notify_guest.c -o $@_guest.o
+	$(COMPILE) bench/notify.c $@_guest.o -o $@
+
 # Each ordered access and fence taken out once: do the tests notice?
 ablation:
 	tests/ablation.sh
