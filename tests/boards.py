@@ -62,9 +62,10 @@ def features():
 
 
 def others():
-    """The drivers under an RTOS and before other judges, and what goes wrong."""
+    """The drivers under an RTOS, in the bench and before other judges, and what goes wrong."""
     for board, about in BOARDS.items():
-        yield case(board, about.transports[0], "split", "rtos")
+        for device in ("rtos", "bench"):
+            yield case(board, about.transports[0], "split", device)
     for board in ("q35", "microvm", "aarch64-virt", "malta"):
         transport = BOARDS[board].transports[0]
         for device in ("net-user", "console-plain", "no-device", "other-device", "net-down", "shrink"):

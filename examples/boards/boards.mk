@@ -16,6 +16,7 @@ PROGRAM_SOURCES_net = examples/boards/programs/net/stack.c
 PROGRAM_SOURCES_rtos = examples/rtos/rtos_blk.c examples/driver/blk.c
 PROGRAM_FLAGS_rtos = -Iexamples/rtos/board '-DVIRTIO_CONFIG_FILE="examples/rtos/virtio_port.h"'
 PROGRAM_SOURCES_unplug = examples/driver/blk.c
+PROGRAM_SOURCES_bench = examples/driver/blk.c
 
 # Freestanding: of the compiler's own headers and those of lib/include, with no library but libgcc.
 BOARD_FLAGS = -std=c11 -O2 -g $(WARN) -I. -ffreestanding -nostdinc -isystem $(BOARD_LIB)/include \

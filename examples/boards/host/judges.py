@@ -65,6 +65,34 @@ class Rng(Judge):
         return f"{len(self.got)} random bytes are those that were fed"
 
 
+class Bench(Judge):
+    """There must be a figure for each access, from an image whose kicks reach the disk: it names that by
+    its serial number."""
+
+    figures = {"notify/loop", "notify/suppressed", "notify/kick", "access/status", "access/config"}
+
+    def arguments(self):
+        self.serial = f"bench-{random.randrange(1 << 32):08x}"
+        self.named = False
+        self.took = set()
+        drive = "driver=null-co,node-name=disk,size=1048576,read-zeroes=on"
+        return ["-blockdev", drive, *self.front.device("blk", "drive=disk", f"serial={self.serial}")]
+
+    def line(self, machine, text):
+        self.named = self.named or text == f'  disk       "{self.serial}"'
+        found = re.match(r"  took +(\S+) [\d.]+ ns$", text)
+        if found:
+            self.took.add(found[1])
+
+    def ended(self):
+        if not self.named:
+            raise Failed("the disk was not asked for its serial number")
+        missing = self.figures - self.took
+        if missing or not self.took & {"irq/isr", "irq/status-ack"}:
+            raise Failed(f"no figure for {', '.join(sorted(missing)) or 'interrupts'}")
+        return f"{len(self.took)} figures"
+
+
 class Lost(Judge):
     """Something is done to the disk while the image reads it: the image must say what it lost, and end
     with status 1."""
@@ -188,6 +216,7 @@ RUNS = {
     "net": (Net, "net"),
     "console": (Console, "console"),
     "rtos": (Blk, "rtos"),
+    "bench": (Bench, "bench"),
     "net-user": (NetUser, "net"),
     "net-down": (NetDown, "net"),
     "console-plain": (ConsolePlain, "console"),
