@@ -6,8 +6,8 @@
  *     notify [--quick]
  *
  * Prints lines `suite,case,unit,value`. ns is the host's CLOCK_MONOTONIC from entering the guest to the
- * end of its loop, less the same for the loop without the access, for one iteration: the median of
- * several such pairs. exits is how often an iteration came to this program, which only counts it. x is
+ * end of its loop, less the same for the loop without the access, for one iteration; of each the fastest
+ * of many short rounds, as whatever else the host does only makes them slower. exits is how often an iteration came to this program, which only counts it. x is
  * ns as a multiple of kvm/pio/ioeventfd. What arrived, here and at each eventfd, must be what was sent,
  * else the status is 1. The guest is notify_guest.c.
  */
@@ -57,10 +57,12 @@ enum {
     FIRST_VECTOR = 0x40,
     FIRST_PIN = 20,    /* of the I/O APIC; there is nothing else on it */
     MSI = 32,          /* the interrupt that is routed to a message; none of the I/O APIC's pins */
-    FIRST_COUNT = 64,
+    FIRST_COUNT = 16,
     COUNT_MAX = 1 << 22,
     EMULATED_NS = 50,  /* an iteration of the empty loop that takes longer is interpreted */
-    ROUNDS_MAX = 5,
+    SLICE = 2000000,   /* nanoseconds that a round has to last at least */
+    ROUNDS = 40,
+    ROUNDS_QUICK = 10,
     SECONDS_MAX = 120  /* a guest that does not end by then never will */
 };
 
@@ -123,7 +125,7 @@ struct trial {
     struct virtio_window isr; /* what the handler of its interrupt accesses */
     int fd;                   /* its eventfd, or -1 */
     uint32_t count;           /* iterations in a round */
-    double ns[ROUNDS_MAX];    /* of one iteration */
+    double base, best;        /* nanoseconds of the fastest rounds, without and with the access */
 };
 static struct trial trials[LENGTH_OF(ways)];
 
@@ -560,42 +562,32 @@ static double run_base(const struct trial *trial)
     return ns;
 }
 
-/* As many iterations as take about `slice` nanoseconds. */
-static void choose_count(struct trial *trial, double slice)
+static void choose_count(struct trial *trial)
 {
     trial->count = FIRST_COUNT;
-    while (trial->count < COUNT_MAX && run_trial(trial) < slice / 2)
+    while (trial->count < COUNT_MAX && run_trial(trial) < SLICE)
         trial->count *= 2;
 }
 
-/* One after the other, and all of them again, so that what disturbs the machine hits each alike. */
-static void measure(unsigned count, double slice, unsigned rounds)
+/* One after the other, and all of them again, so that each has the machine at its best some time. */
+static void measure(unsigned count, unsigned rounds)
 {
-    for (unsigned i = 0; i < count; i++)
-        choose_count(&trials[i], slice);
-    for (unsigned round = 0; round < rounds; round++) {
+    for (unsigned i = 0; i < count; i++) {
+        choose_count(&trials[i]);
+        trials[i].base = run_base(&trials[i]);
+        trials[i].best = run_trial(&trials[i]);
+    }
+    for (unsigned round = 1; round < rounds; round++) {
         for (unsigned i = 0; i < count; i++) {
-            double base = run_base(&trials[i]);
+            double base = run_base(&trials[i]), all = run_trial(&trials[i]);
 
-            trials[i].ns[round] = (run_trial(&trials[i]) - base) / trials[i].count;
+            trials[i].base = base < trials[i].base ? base : trials[i].base;
+            trials[i].best = all < trials[i].best ? all : trials[i].best;
         }
     }
 }
 
 /* ---- results ---- */
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, unsigned count)
-{
-    qsort(values, count, sizeof(values[0]), compare);
-    return values[count / 2];
-}
 
 static bool has_hardware(void)
 {
@@ -612,33 +604,31 @@ static bool has_hardware(void)
 }
 
 /* The empty loop, and what it says about the processor. */
-static void show_loop(double slice, unsigned rounds)
+static void show_loop(void)
 {
-    static const struct way way = {"notify,kvm/loop", guest_loop, PORT, 2, USER, 0, false, NO_IRQ};
-    struct trial loop = {.way = &way, .fd = -1};
-    double ns;
+    const struct trial *trial = &trials[0];
+    double ns = trial->base / trial->count;
 
-    choose_count(&loop, slice);
-    for (unsigned round = 0; round < rounds; round++)
-        loop.ns[round] = run_trial(&loop) / loop.count;
-    ns = median(loop.ns, rounds);
-    printf("%s,ns,%.2f\n", way.name, ns);
+    printf("notify,kvm/loop,ns,%.2f\n", ns);
     if (!has_hardware() || ns > EMULATED_NS)
         printf("# notify/kvm: no VMX or SVM here: these are the costs of the emulator behind "
                "/dev/kvm, where an iteration of an empty loop takes %.0f ns\n", ns);
 }
 
-static void show(unsigned count, unsigned rounds)
+/* Nanoseconds of one access. */
+static double cost(const struct trial *trial)
 {
-    double unit = median(trials[0].ns, rounds);
+    return (trial->best - trial->base) / trial->count;
+}
 
+static void show(unsigned count)
+{
     for (unsigned i = 0; i < count; i++) {
         const struct way *way = trials[i].way;
-        double ns = median(trials[i].ns, rounds);
 
-        printf("%s,ns,%.1f\n", way->name, ns);
+        printf("%s,ns,%.1f\n", way->name, cost(&trials[i]));
         printf("%s,exits,%u\n", way->name, way->exits);
-        printf("%s,x,%.3f\n", way->name, ns / unit);
+        printf("%s,x,%.3f\n", way->name, cost(&trials[i]) / cost(&trials[0]));
     }
     printf("irq,kvm/msi-x,exits,0\n"); /* the handler accesses no register */
 }
@@ -655,8 +645,6 @@ static void out_of_time(int number)
 int main(int argc, char **argv)
 {
     bool quick = argc == 2 && strcmp(argv[1], "--quick") == 0;
-    unsigned rounds = quick ? 3 : ROUNDS_MAX;
-    double slice = quick ? 10e6 : 40e6;
     unsigned count = 0;
 
     if (argc > 1 && !quick)
@@ -667,9 +655,9 @@ int main(int argc, char **argv)
         return 0;
     for (unsigned i = 0; i < LENGTH_OF(ways); i++)
         count += make_trial(&trials[count], &ways[i], i);
-    show_loop(slice, rounds);
-    measure(count, slice, rounds);
-    show(count, rounds);
+    measure(count, quick ? ROUNDS_QUICK : ROUNDS);
+    show_loop();
+    show(count);
     return 0;
 }
 
