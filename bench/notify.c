@@ -7,9 +7,10 @@
  *
  * Prints lines `suite,case,unit,value`. ns is the host's CLOCK_MONOTONIC from entering the guest to the
  * end of its loop, less the same for the loop without the access, for one iteration; of each the fastest
- * of many short rounds, as whatever else the host does only makes them slower. exits is how often an iteration came to this program, which only counts it. x is
- * ns as a multiple of kvm/pio/ioeventfd. What arrived, here and at each eventfd, must be what was sent,
- * else the status is 1. The guest is notify_guest.c.
+ * of many short rounds, as whatever else the host does only makes them slower. exits is how often an
+ * iteration came to this program, which only counts it. x is ns as a multiple of kvm/pio/ioeventfd. What
+ * arrived, here and at each eventfd, must be what was sent, else the status is 1. The guest is
+ * notify_guest.c.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
@@ -611,8 +612,8 @@ static void show_loop(void)
 
     printf("notify,kvm/loop,ns,%.2f\n", ns);
     if (!has_hardware() || ns > EMULATED_NS)
-        printf("# notify/kvm: no VMX or SVM here: these are the costs of the emulator behind "
-               "/dev/kvm, where an iteration of an empty loop takes %.0f ns\n", ns);
+        printf("# notify/kvm and irq/kvm: no VMX or SVM here, these are the costs of the emulator "
+               "behind /dev/kvm\n");
 }
 
 /* Nanoseconds of one access. */
