@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT-0
-# Every test, one after the other, with a progress line each and "N passed, N failed" at the end.
+# Every test, with a progress line each and "N passed, N failed" at the end. What belongs together is a lane,
+# one step after the other; two lanes run at a time.
 set -u
 cd "$(dirname "$0")/.."
 build=build/check
@@ -25,10 +26,9 @@ net="examples/driver/net.c examples/device/function.c examples/boards/programs/n
 suites="ring_test packed_test feature_test platform_test caps_test driver_test transport_test
     loopback_test single_format_test device_test net_test console_test"
 lite="-Itests/support/lite"
-passed=0
-failed=0
-skipped=0
-export CRITERION_JOBS=2
+lane=alone
+export CRITERION_JOBS=1
+rm -f $build/counts.*
 
 count() { # a suite's closing line, for the totals
     sed -n 's/.*Passing: \([0-9]*\) | Failing: \([0-9]*\) | Crashing: \([0-9]*\).*/\1 \2 \3/p
@@ -36,30 +36,47 @@ count() { # a suite's closing line, for the totals
         s/^\([0-9]*\) passed, \([0-9]*\) failed$/\1 \2 0/p' "$1" | tail -n 1
 }
 
+tally() { # passed, failed, skipped
+    echo "$@" >>$build/counts.$lane
+}
+
 step() { # title, command...
     title=$1
     shift
     status=0
-    "$@" >$build/log 2>&1 || status=$?
+    begin=$(date +%s)
+    "$@" >$build/log.$lane 2>&1 || status=$?
+    took=$(($(date +%s) - begin))
     # shellcheck disable=SC2046
-    set -- $(count $build/log)
+    set -- $(count $build/log.$lane)
     ok=${1:-0}
     bad=$((${2:-0} + ${3:-0}))
     if [ $status = 0 ] && [ $bad = 0 ]; then
         [ "$ok" -gt 0 ] || ok=1
-        echo "ok      $title ($ok)"
+        echo "ok      $title ($ok), $took s"
     else
         [ "$bad" -gt 0 ] || bad=1
-        echo "FAILED  $title"
-        tail -n 40 $build/log | sed 's/^/        /'
+        { echo "FAILED  $title, $took s"; tail -n 40 $build/log.$lane | sed 's/^/        /'; } >$build/failed.$lane
+        cat $build/failed.$lane
     fi
-    passed=$((passed + ok))
-    failed=$((failed + bad))
+    tally $ok $bad 0
 }
 
 skip() { # title, reason
     echo "skipped $1: $2"
-    skipped=$((skipped + 1))
+    tally 0 0 1
+}
+
+lanes() { # functions without arguments, each with its name as a lane
+    pids=
+    for lane in "$@"; do
+        "$lane" &
+        pids="$pids $!"
+    done
+    lane=alone
+    for pid in $pids; do
+        wait "$pid" || { echo "FAILED  one of the lanes $* ended before its time" && tally 0 1 0; }
+    done
 }
 
 sources() { # of a suite
@@ -109,69 +126,74 @@ lspci() { # compiler
         tests/lspci.sh "$build/virtio-lspci-$1"
 }
 
+# ----- the lanes -----
+
 # shellcheck disable=SC2086,SC2046
-{
-    step "headers alone, every CPU" tests/headers.sh
-    for cc in gcc clang; do
-        cxx=$cc++
-        [ $cc = clang ] || cxx=g++
-        for suite in $suites; do
-            step "$suite, $cc, ASan and UBSan" build_and_run "$suite-$cc" $cc -std=c11 -O1 \
-                $common "$config" $sanitize $(sources $suite) -lcriterion
-        done
-        step "fetch_test, $cc" build_and_run "fetch-$cc" $cc -std=c11 -O1 $common $sanitize \
-            tests/fetch_test.c -lcriterion
-        step "single_format_test, $cc, packed" build_and_run "single-$cc" $cc -std=c11 -O1 $common \
-            "$config" $sanitize -DVIRTIO_RING_ALWAYS=VIRTQ_PACKED tests/single_format_test.c \
-            -lcriterion
-        step "device_test, $cc, one byte order" build_and_run "device-order-$cc" $cc -std=c11 -O1 \
-            $common "$config" $sanitize -DVIRTIO_RING_FLAGS=0x3f8 tests/device_test.c -lcriterion
-        step "thread_test, $cc, optimised" build_and_run "thread-$cc" $cc -std=c11 -O2 $common \
-            tests/thread_test.c -lcriterion
-        # gcc warns that TSan does not see fences; the test's first comment says what that means.
-        step "thread_test, $cc, TSan" scaled 8 build_and_run "tsan-$cc" $cc -std=c11 -O1 $common \
-            -Wno-unknown-warning-option -Wno-tsan $lite -fsanitize=thread tests/thread_test.c
-        step "rtos_test, $cc, ASan and UBSan" build_and_run "rtos-$cc" $cc -std=c11 -O1 $common \
-            $sanitize $rtos_config tests/rtos_test.c $rtos -lcriterion
-        step "rtos_test, $cc, TSan" build_and_run "rtos-tsan-$cc" $cc -std=c11 -O1 $common \
-            -Wno-unknown-warning-option -Wno-tsan $lite -fsanitize=thread $rtos_config \
-            tests/rtos_test.c $rtos
-        step "demo, $cc, ASan and UBSan" build_and_run "demo-$cc" $cc -std=c11 -O1 $common \
-            "$config" $sanitize $demo
-        step "virtio-lspci, $cc, ASan and UBSan" lspci $cc
-        step "C++17 round trip, $cc" build_and_run "cxx-$cc" ${cxx} -std=c++17 -O1 $common \
-            "$config" $sanitize tests/cxx_test.cc
+native() { # compiler, its C++
+    cc=$1
+    for suite in $suites; do
+        step "$suite, $cc, ASan and UBSan" build_and_run "$suite-$cc" $cc -std=c11 -O1 \
+            $common "$config" $sanitize $(sources $suite) -lcriterion
     done
-    # The same C sources read as C++17: what only C allows is let through in them; the headers are
-    # held to the full warning set in C++ above.
+    step "fetch_test, $cc" build_and_run "fetch-$cc" $cc -std=c11 -O1 $common $sanitize \
+        tests/fetch_test.c -lcriterion
+    step "single_format_test, $cc, packed" build_and_run "single-$cc" $cc -std=c11 -O1 $common \
+        "$config" $sanitize -DVIRTIO_RING_ALWAYS=VIRTQ_PACKED tests/single_format_test.c \
+        -lcriterion
+    step "device_test, $cc, one byte order" build_and_run "device-order-$cc" $cc -std=c11 -O1 \
+        $common "$config" $sanitize -DVIRTIO_RING_FLAGS=0x3f8 tests/device_test.c -lcriterion
+    # gcc warns that TSan does not see fences; the test's first comment says what that means.
+    step "thread_test, $cc, TSan" scaled 8 build_and_run "tsan-$cc" $cc -std=c11 -O1 $common \
+        -Wno-unknown-warning-option -Wno-tsan $lite -fsanitize=thread tests/thread_test.c
+    step "rtos_test, $cc, ASan and UBSan" build_and_run "rtos-$cc" $cc -std=c11 -O1 $common \
+        $sanitize $rtos_config tests/rtos_test.c $rtos -lcriterion
+    step "rtos_test, $cc, TSan" build_and_run "rtos-tsan-$cc" $cc -std=c11 -O1 $common \
+        -Wno-unknown-warning-option -Wno-tsan $lite -fsanitize=thread $rtos_config \
+        tests/rtos_test.c $rtos
+    step "demo, $cc, ASan and UBSan" build_and_run "demo-$cc" $cc -std=c11 -O1 $common \
+        "$config" $sanitize $demo
+    step "virtio-lspci, $cc, ASan and UBSan" lspci $cc
+    step "C++17 round trip, $cc" build_and_run "cxx-$cc" "$2" -std=c++17 -O1 $common \
+        "$config" $sanitize tests/cxx_test.cc
+    step "one format leaves no branch, $cc" env CC=$cc tests/one_format.sh
+}
+native_gcc() { native gcc g++; }
+native_clang() { native clang clang++; }
+
+# The same C sources read as C++17: what only C allows is let through in them; the headers are
+# held to the full warning set in C++ above.
+# shellcheck disable=SC2086,SC2046
+as_cxx() {
     for suite in $suites; do
         step "$suite as C++17, g++, ASan and UBSan" build_and_run "$suite-cxx" g++ -x c++ \
             -std=c++17 -fpermissive -w '-D_Alignas(n)=__attribute__((aligned(n)))' -O1 -g -I. \
             "$config" $sanitize $(sources $suite) -lcriterion
     done
-    # Criterion's stand-in ends a failed test with longjmp, which gcc does not see.
-    lite="$lite -Wno-maybe-uninitialized"
-    for target in s390x-linux-gnu:qemu-s390x-static arm-linux-gnueabihf:qemu-arm-static; do
-        for suite in $suites; do
-            step "$suite, ${target%%:*}" cross "$suite-${target%%:*}" "${target#*:}" \
-                "${target%%:*}-gcc" -std=c11 -O1 $common "$config" $lite \
-                $(sources $suite)
-        done
-        step "ring images, ${target%%:*}" images "${target%%:*}-gcc" -static \
-            "${target#*:}"
-        step "demo, ${target%%:*}" cross "demo-${target%%:*}" "${target#*:}" \
-            "${target%%:*}-gcc" -std=c11 -O1 $common "$config" $demo
-    done
-    step "thread_test, aarch64" scaled 4 cross thread-aarch64 qemu-aarch64-static \
-        aarch64-linux-gnu-gcc -std=c11 -O2 $common $lite tests/thread_test.c
     step "ring images" images gcc "$sanitize" ""
     step "each rule has a test" tests/rules.py --quiet
-    step "one format leaves no branch, gcc" env CC=gcc tests/one_format.sh
-    step "one format leaves no branch, clang" env CC=clang tests/one_format.sh
-    step "no barrier can be left out" tests/ablation.sh
     step "hostile peer of a queue, 300000 inputs" fuzz ring 300000
     step "hostile configuration space, 200000 inputs" fuzz caps 200000
     step "hostile driver of an emulated device, 200000 inputs" fuzz device 200000
+    step "API documentation" make -s docs
+}
+
+# Criterion's stand-in ends a failed test with longjmp, which gcc does not see.
+# shellcheck disable=SC2086,SC2046
+foreign() { # compiler's prefix, emulator
+    for suite in $suites; do
+        step "$suite, $1" cross "$suite-$1" "$2" "$1-gcc" -std=c11 -O1 $common "$config" $lite \
+            -Wno-maybe-uninitialized $(sources $suite)
+    done
+    step "ring images, $1" images "$1-gcc" -static "$2"
+    step "demo, $1" cross "demo-$1" "$2" "$1-gcc" -std=c11 -O1 $common "$config" $demo
+}
+foreign_all() {
+    foreign s390x-linux-gnu qemu-s390x-static
+    foreign arm-linux-gnueabihf qemu-arm-static
+}
+
+# shellcheck disable=SC2086
+qemu_devices() {
     step "qtest-blk builds, clang" clang -std=c11 -O2 $common $qtest_blk -o $build/qtest-blk-clang
     step "qtest-rng builds, clang" clang -std=c11 -O2 $common $qtest_rng -o $build/qtest-rng-clang
     step "qtest-blk builds, gcc, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize \
@@ -186,13 +208,33 @@ lspci() { # compiler
         tests/peers/*.c examples/hosts/qtest.c examples/hosts/qtest_pci.c \
         -o $build/trace
     step "registers of QEMU's devices and of the model" tests/trace.py $build/trace
+}
+
+bare_metal() {
     # shellcheck disable=SC2046
     step "bare-metal images" make -s $(tests/boards.py --quick --images)
     step "bare-metal programs on seven machines" tests/boards.py --quick
     step "instructions per operation" make -s bench-count
     step "bytes of code and state" make -s size
-    step "API documentation" make -s docs
 }
 
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed = 0 ]
+# What shows a lost wake-up only if two CPUs are free.
+# shellcheck disable=SC2086
+threads() {
+    for cc in gcc clang; do
+        step "thread_test, $cc, optimised" build_and_run "thread-$cc" $cc -std=c11 -O2 $common \
+            tests/thread_test.c -lcriterion
+    done
+    step "thread_test, aarch64" scaled 4 cross thread-aarch64 qemu-aarch64-static \
+        aarch64-linux-gnu-gcc -std=c11 -O2 $common $lite -Wno-maybe-uninitialized tests/thread_test.c
+    step "no barrier can be left out" tests/ablation.sh
+}
+
+step "headers alone, every CPU" tests/headers.sh
+lanes native_gcc native_clang
+lanes as_cxx foreign_all
+lanes qemu_devices bare_metal
+threads
+
+awk '{ passed += $1; failed += $2; skipped += $3 }
+    END { print passed + 0 " passed, " failed + 0 " failed, " skipped + 0 " skipped"; exit failed != 0 }' $build/counts.*
