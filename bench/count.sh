@@ -1,15 +1,22 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT-0
 # Instructions per operation, counted with callgrind as (count at N+100000 - count at N) / 100000 (of
-# 9600 operations each, which gives the same), beside the limit and the budget. The limit is what was
-# reached: a row above it fails. A limit above its budget is a debt; docs/budgets.md says why.
-# Usage: count.sh [ROW]; builds what it needs under build/count. CC and VALGRIND as usual.
+# 9600 operations each, which gives the same), then per register access and kick; beside the limit and the
+# budget. The limit is what was reached: a row above it fails. A limit above its budget is a debt;
+# docs/budgets.md says why.
+# Usage: count.sh [--csv] [ROW]; only rows whose title has ROW in it; --csv: figures as bench/run.py takes
+# them, with no verdict. Builds what it needs under build/count. CC and VALGRIND as usual.
 set -eu
 cd "$(dirname "$0")/.."
 cc=${CC:-gcc}
 valgrind=${VALGRIND:-valgrind}
 build=build/count
 mkdir -p $build
+csv=
+if [ "${1:-}" = --csv ]; then
+    csv=1
+    shift
+fi
 only=${1:-}
 status=0
 
@@ -22,11 +29,12 @@ in_order="-DVIRTIO_RING_FLAGS=(VIRTQ_EVENT_IDX|VIRTQ_INDIRECT|VIRTQ_IN_ORDER)
 packed_in_order="-DVIRTIO_RING_FLAGS=(VIRTQ_PACKED|VIRTQ_EVENT_IDX|VIRTQ_INDIRECT|VIRTQ_IN_ORDER)
     -DVIRTIO_RING_ALWAYS=(VIRTQ_PACKED|VIRTQ_EVENT_IDX|VIRTQ_IN_ORDER)"
 
-compile() { # program, compiler options
+compile() { # program, source, compiler options
     program=$build/$1
-    shift
+    source=bench/$2
+    shift 2
     # shellcheck disable=SC2086
-    $cc -std=c11 -O2 -g -I. "$@" bench/ring_count.c -o "$program"
+    $cc -std=c11 -O2 -g -I. "$@" "$source" -o "$program"
 }
 
 count() { # program, case, operations, callgrind options
@@ -34,6 +42,7 @@ count() { # program, case, operations, callgrind options
     case=$2
     operations=$3
     shift 3
+    [ $# != 0 ] || set -- --toggle-collect=main # start-up varies with the environment
     "$valgrind" --tool=callgrind --callgrind-out-file=$build/out "$@" "$program" "$case" \
         "$operations" >$build/log 2>&1 || { cat $build/log >&2; exit 1; }
     sed -n 's/^totals: //p' $build/out
@@ -49,11 +58,21 @@ per_operation() { # as count, without the operations
 }
 
 show() { # title, limit, budget, instructions of 9600 operations
+    if [ -n "$csv" ]; then
+        name=$(echo "$1" | tr 'A-Z ' 'a-z-' | sed 's/^--/split-round-trip\//; s/,-/\//g; s/[()]//g')
+        awk -v s="$suite" -v t="$name" -v n="$4" 'BEGIN {
+            printf("%s,%s,instructions,%.2f\n", s, t, n / 9600) }'
+        return
+    fi
     awk -v t="$1" -v l="$2" -v b="$3" -v n="$4" 'BEGIN {
         n /= 9600
         printf("%-52s %8.2f   limit %4d   budget %4s   %s\n", t, n, l, b,
             (n > l) ? "WORSE" : (b != "-" && n > b) ? "over budget" : "ok")
         exit (n > l) }' || status=1
+}
+
+heading() {
+    [ -n "$csv" ] || echo "$1"
 }
 
 row() { # title, limit, budget, program, case
@@ -62,16 +81,17 @@ row() { # title, limit, budget, program, case
 
 # shellcheck disable=SC2086
 {
-    compile split $split -DRING_FLAGS=VIRTQ_INDIRECT
-    compile split-apart $split -DAPART -DRING_FLAGS=VIRTQ_INDIRECT
-    compile packed $packed '-DRING_FLAGS=VIRTQ_PACKED|VIRTQ_INDIRECT'
-    compile in-order $in_order '-DRING_FLAGS=VIRTQ_IN_ORDER'
-    compile packed-in-order $packed_in_order '-DRING_FLAGS=VIRTQ_PACKED|VIRTQ_IN_ORDER'
-    compile any-split -DRING_FLAGS=VIRTQ_INDIRECT
-    compile any-packed '-DRING_FLAGS=VIRTQ_PACKED|VIRTQ_INDIRECT'
+    compile split ring_count.c $split -DRING_FLAGS=VIRTQ_INDIRECT
+    compile split-apart ring_count.c $split -DAPART -DRING_FLAGS=VIRTQ_INDIRECT
+    compile packed ring_count.c $packed '-DRING_FLAGS=VIRTQ_PACKED|VIRTQ_INDIRECT'
+    compile in-order ring_count.c $in_order '-DRING_FLAGS=VIRTQ_IN_ORDER'
+    compile packed-in-order ring_count.c $packed_in_order '-DRING_FLAGS=VIRTQ_PACKED|VIRTQ_IN_ORDER'
+    compile any-split ring_count.c -DRING_FLAGS=VIRTQ_INDIRECT
+    compile any-packed ring_count.c '-DRING_FLAGS=VIRTQ_PACKED|VIRTQ_INDIRECT'
 }
 
-echo "instructions per operation, x86-64, $($cc --version | head -n 1), -O2"
+suite=ring
+heading "instructions per operation, x86-64, $($cc --version | head -n 1), -O2"
 row "split round trip, 1 descriptor" 157 125 split round-trip
 case "  of which driver side" in *"$only"*)
     show "  of which driver side (two calls included)" 87 65 "$(per_operation split-apart round-trip \
@@ -96,4 +116,91 @@ suppressed "split kick decision, suppressed" 12 12 split
 suppressed "packed kick decision, suppressed" 14 12 packed
 row "split round trip, everything compiled in" 219 - any-split round-trip
 row "packed round trip, everything compiled in" 271 - any-packed round-trip
+
+# ---- register accesses and kicks ----
+suite=access
+heading "instructions per register access and kick, without the call, the return and the caller's accessors"
+
+listing() { # program: the instructions of each function of bench/access.c that is counted
+    objdump -d --no-show-raw-insn "$1" | awk '
+        /^[0-9a-f]+ </ { name = substr($2, 2, length($2) - 3); next }
+        name ~ /^(read|write|kick)[0-9]*_/ && /^ / { print name, $2, $3, $4 }'
+}
+
+# What each function executed itself, per call, its return taken off: a jump to the caller's accessor
+# instead of a return is counted as the call that it is. A port access is a stand-in, one instruction as
+# well (bench/access_port.h): but for it, the functions must be those of a program with the real ones.
+count_access() { # program, flags of its queues: writes function and instructions to program.self
+    name=$1
+    shift
+    compile "$name" access.c '-DVIRTIO_CONFIG_FILE="bench/access_port.h"' "$@"
+    compile "$name-ports" access.c "$@"
+    program=$build/$name
+    for each in "$program" "$program-ports"; do
+        listing "$each" | awk '{ n[$1]++ } END { for (f in n) print f, n[f] }' | sort >"$each.sizes"
+    done
+    cmp "$program.sizes" "$program-ports.sizes" ||
+        { echo "count.sh: a stand-in changes the code around it" >&2; exit 1; }
+    "$valgrind" --tool=callgrind --callgrind-out-file=$build/out --compress-strings=no \
+        --compress-pos=no "$program" 100 >$build/log 2>&1 || { cat $build/log >&2; exit 1; }
+    listing "$program" | awk '
+        FNR == NR { if ($2 == "jmp" && $3 $4 ~ /^\*|<caller_/) jumps[$1] = 1; next }
+        /^fn=/ { name = substr($0, 4) }
+        /^calls=/ { callee = 1; next }
+        /^[0-9]/ { if (!callee) n[name] += $2; callee = 0 }
+        END { for (f in n) print f, n[f] / 100 - !(f ~ /caller/ && f in jumps) }' - $build/out \
+        >"$program.self"
+}
+
+accesses() { # kind as in titles and in functions, constant or not, limits and budget of each function
+    kind=$1
+    function=$2
+    known=$3
+    shift 3
+    for what in read write; do
+        for bits in 8 16 32; do
+            title="$bits-bit $what, $kind, $known kind"
+            budget=-
+            case $function-$known in
+            mmio-constant) budget=1 ;;
+            mmio-non-constant) budget=4 ;;
+            esac
+            counted split "$title" "$1" "$budget" \
+                "$what${bits}_$function$([ "$known" = non-constant ] || echo _constant)"
+            shift
+        done
+    done
+}
+
+counted() { # program, title, limit, budget, function
+    case $2 in *"$only"*)
+        n=$(awk -v f="$5" '$1 == f { print $2 * 9600 }' "$build/access-$1.self")
+        show "$2" "$3" "$4" "${n:?no function $5}" ;;
+    esac
+}
+
+kicks() { # format; limits: suppressed, MMIO of 16 and 32 bits, with data, port, caller, kind known: MMIO, port
+    counted "$1" "$1 kick, suppressed" "$2" 12 kick_suppressed
+    counted "$1" "$1 kick, MMIO" "$3" 13 kick_mmio
+    counted "$1" "$1 kick, MMIO, 32-bit" "$4" 13 kick_mmio32
+    counted "$1" "$1 kick, MMIO, with data" "$5" 13 kick_mmio_data
+    counted "$1" "$1 kick, port" "$6" 13 kick_port
+    counted "$1" "$1 kick, caller" "$7" - kick_caller
+    counted "$1" "$1 kick, MMIO, constant kind" "$8" 13 kick_mmio_constant
+    counted "$1" "$1 kick, port, constant kind" "$9" 13 kick_port_constant
+}
+
+# shellcheck disable=SC2086
+{
+    count_access access-split $split
+    count_access access-packed $packed
+}
+accesses MMIO mmio constant 1 1 1 1 1 1
+accesses MMIO mmio non-constant 5 5 5 6 6 5
+accesses port port constant 2 2 2 3 3 3
+accesses port port non-constant 8 8 8 9 9 9
+accesses caller caller constant 6 6 4 5 5 5
+accesses caller caller non-constant 14 14 13 15 15 15
+kicks split 11 22 22 22 27 28 14 14
+kicks packed 15 56 56 56 61 60 46 47
 exit $status
