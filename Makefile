@@ -19,7 +19,7 @@ LSPCI = $(addprefix examples/hosts/,virtio_lspci.c lspci_dump.c lspci_sysfs.c ls
     lspci_registers.c lspci_show.c lspci_json.c virtio_names.c)
 ALL_HEADERS = $(HEADERS) $(wildcard examples/*/*.h)
 
-.PHONY: help demo qtest lspci check headers qemu peers bench-count size ablation fuzz trace docs install clean
+.PHONY: help demo qtest lspci check headers qemu peers bench bench-count size ablation fuzz trace docs install clean
 
 help:
 	@echo 'make demo [DISK=file] [TRANSPORT=t]  both ends of a block device in one process'
@@ -32,7 +32,8 @@ help:
 	@echo 'make console-soak [SOAK=300]  eight ports of a console in both directions, for so many seconds'
 	@echo 'make peers        the whole matrix: machines x transports x ring formats x features'
 	@echo 'make headers      compile the headers alone for every CPU'
-	@echo 'make bench-count  instructions per ring operation, under callgrind'
+	@echo 'make bench [QUICK=1]  what a ring operation, a notify and an interrupt cost here; tables and plots'
+	@echo 'make bench-count  instructions per ring operation, register access and kick, under callgrind'
 	@echo 'make size         bytes of code for three CPUs, and of state'
 	@echo 'make fuzz [FUZZ="ring caps device"] [FUZZ_TIME=seconds]  a hostile peer for each of these'
 	@echo 'make trace        register accesses on devices of QEMU and on the model: what differs'
@@ -111,6 +112,7 @@ $(BUILD)/trace: $(TRACE) $(wildcard tests/peers/*.h) $(ALL_HEADERS) | $(BUILD)
 	$(COMPILE) $(TRACE) -o $@
 
 include examples/boards/boards.mk
+include bench/bench.mk
 
 docs: | $(BUILD)
 	doxygen Doxyfile

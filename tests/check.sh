@@ -215,6 +215,7 @@ bare_metal() {
     step "bare-metal images" make -s $(tests/boards.py --quick --images)
     step "bare-metal programs on seven machines" tests/boards.py --quick
     step "instructions per operation" make -s bench-count
+    step "the bench runs and compares" tests/bench.py
     step "bytes of code and state" make -s size
 }
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT-0
 # Installs what `make check` needs, with the distribution's package manager (Debian 12 or later).
 set -eu
-packages="gcc g++ clang make binutils libclang-rt-14-dev libcriterion-dev valgrind doxygen python3
+packages="gcc g++ clang make binutils libclang-rt-14-dev libcriterion-dev valgrind gnuplot-nox doxygen python3
     linux-libc-dev pciutils qemu-system-x86 qemu-system-arm qemu-system-misc qemu-system-mips qemu-user-static
     gcc-mips-linux-gnu
     gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-arm-none-eabi gcc-riscv64-unknown-elf gcc-powerpc64-linux-gnu
