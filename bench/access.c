@@ -15,7 +15,11 @@
 
 #include "virtio.h"
 
+#ifdef __clang__
+#define FUNCTION __attribute__((noinline))
+#else
 #define FUNCTION __attribute__((noipa))
+#endif
 
 enum { REGISTER = 0x10, QUEUE_SIZE = 16, BYTES = 64 };
 

@@ -28,13 +28,16 @@ struct unchecked {
     uint16_t popped, pushed, signalled;
 };
 
-static inline void unchecked_init(struct unchecked *q, const struct virtq_areas *areas)
+static inline bool unchecked_init(struct unchecked *q, const struct virtq_areas *areas)
 {
+    if (areas->num > UNCHECKED_MAX)
+        return false;
     memset(q, 0, sizeof(*q));
     q->at = *areas;
     q->mask = (uint16_t)(areas->num - 1);
     for (q->free_count = 0; q->free_count < areas->num; q->free_count++)
         q->free[q->free_count] = q->free_count;
+    return true;
 }
 
 #if !BENCH_PACKED

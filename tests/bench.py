@@ -4,6 +4,7 @@
 
 Builds every program and runs each once, briefly, through bench/run.py; each figure must be there, above 0,
 and read back; a program that fails or talks nonsense must be told. Instructions must be the same twice.
+The programs are clean under ASan and UBSan.
 bench/compare must find in two files what differs and nothing else. Ends "N passed, N failed".
 """
 
@@ -84,6 +85,19 @@ def a_whole_run(folder):
     check(f"0 changed, {len(rows)} within the noise" in same.stdout, "a file differs from itself", same.stdout)
 
 
+def sanitized():
+    """The programs touch nothing that is not theirs."""
+    build = "build/check/bench"
+    programs = [f"{build}/bench/{name}" for name in
+                ("ring-split", "ring-packed", "ring-packed-in-order", "threads-split-in-order", "threads-packed")]
+    done = call("make", "-s", "CC=clang", f"BUILD={build}", *programs,
+                "CFLAGS=-O1 -g -Werror -fsanitize=address,undefined -fno-sanitize-recover=all")
+    check(done.returncode == 0, "the sanitized programs do not build", done.stderr)
+    for program in programs if done.returncode == 0 else ():
+        done = call(program, "--quick")
+        check(done.returncode == 0, f"{program} fails", done.stderr)
+
+
 def failing_programs():
     """What run.py says of programs that do not do what they should."""
     for script, why in (("echo ring,a,ns", "no figure in"), ("echo 'ring,a b,ns,1'", "no figure in"),
@@ -154,6 +168,7 @@ def main():
         folder = pathlib.Path(name)
         comparison(folder)
         failing_programs()
+        sanitized()
         a_whole_run(folder)
         instructions_repeat()
     print(f"{results[True]} passed, {results[False]} failed")
