@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT-0
 /*
- * One function for each way to reach a register, and for each end of a kick, for bench/count.sh: it counts
- * the instructions that a call of each executes itself, without the return and without what the caller's
- * own accessors do.
+ * One function for each way to reach a register, and for each end of a kick, for bench/count.sh: it
+ * counts the instructions that a call of each executes itself, without the return and without what
+ * the caller's own accessors do.
  *
  *     access N     calls each of them N times
  *
- * "constant": the program knows the kind and holds the base in a register. Otherwise the window is one in
- * memory, of whatever kind. Port I/O is privileged, so that bench/access_port.h puts a move between the same
- * registers in its place; built without it, the program is for the disassembler only.
+ * "constant": the program knows the kind and holds the base in a register. Otherwise the window is
+ * one in memory, of whatever kind. Port I/O is privileged, so that bench/access_port.h puts a move
+ * between the same registers in its place; built without it, the program is for the disassembler
+ * only.
  */
 #include <stdio.h>
 #include <stdlib.h>

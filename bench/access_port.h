@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT-0
 /*
- * VIRTIO_CONFIG_FILE of bench/access.c: for each in or out of virtio.h a move between the registers that
- * the instruction is bound to, so that it can be executed by anyone and everything around it stays the same.
+ * VIRTIO_CONFIG_FILE of bench/access.c: for each in or out of virtio.h a move between the registers
+ * that the instruction is bound to, so that it can be executed by anyone and everything around it
+ * stays the same.
  */
 #ifndef BENCH_ACCESS_PORT_H
 #define BENCH_ACCESS_PORT_H

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT-0
 /*
- * What the programs of the bench share: options, the clock, and the lines they print. A program makes one
- * pass and prints `suite,case,unit,value` for each figure; lines that begin with '#' are remarks.
- * bench/run.py runs it several times. Included first, for the sake of the C library's extensions.
+ * What the programs of the bench share: options, the clock, and the lines they print. A program
+ * makes one pass and prints `suite,case,unit,value` for each figure; lines that begin with '#' are
+ * remarks. bench/run.py runs it several times. Included first, for the sake of the C library's
+ * extensions.
  */
 #ifndef BENCH_H
 #define BENCH_H
@@ -63,6 +64,12 @@ static inline void bench_figure(const char *suite, const char *name, const char 
     printf("%s,%s,%s,%.3f\n", suite, name, unit, value);
 }
 
+/* Whoever computes this must do so: the decision to notify is part of what is measured. */
+static inline void bench_use(bool value)
+{
+    __asm__ volatile("" : : "r"(value));
+}
+
 static inline double bench_now(void)
 {
     struct timespec now;
@@ -72,8 +79,8 @@ static inline double bench_now(void)
     return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
 }
 
-/* How many rounds take about `slice` ns. Warms up what they touch. A run that was interrupted says nothing:
- * it takes two slow ones to stop. */
+/* How many rounds take about `slice` ns. Warms up what they touch. A run that was interrupted says
+ * nothing: it takes two slow ones to stop. */
 static inline unsigned long bench_rounds(const struct bench_timing *timing, double slice)
 {
     unsigned long rounds = 1;
@@ -92,9 +99,9 @@ static inline int bench_compare_(const void *a, const void *b)
 }
 
 /*
- * Times `count` pieces of work in turns, `slices` times each, so that a change of the machine's mood meets
- * all of them. What counts of one thread's slices is the fastest (rank 0): what disturbs it only adds. Two
- * threads can meet in lucky ways too: there it is the middle one.
+ * Times `count` pieces of work in turns, `slices` times each, so that a change of the machine's
+ * mood meets all of them. What counts of one thread's slices is the fastest (rank 0): what disturbs
+ * it only adds. Two threads can meet in lucky ways too: there it is the middle one.
  */
 static inline void bench_time(struct bench_timing *timing, unsigned count, unsigned slices,
                               double slice, unsigned rank)

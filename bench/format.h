@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT-0
 /*
- * The ring format a bench program is built for, and the library as a program with such queues alone would
- * have it. Set by the build: BENCH_PACKED and BENCH_IN_ORDER, 0 or 1; BENCH_ANY 1: the library with all of
- * it compiled in; BENCH_PLAIN (plain.h): without fences, or without any ordered access.
+ * The ring format a bench program is built for, and the library as a program with such queues alone
+ * would have it. Set by the build: BENCH_PACKED and BENCH_IN_ORDER, 0 or 1; BENCH_ANY 1: the
+ * library with all of it compiled in; BENCH_PLAIN (plain.h): without fences, or without any ordered
+ * access.
  */
 #ifndef BENCH_FORMAT_H
 #define BENCH_FORMAT_H

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT-0
 /*
- * The yardstick: a ring of 16-byte entries between one producer and one consumer, and nothing else. An
- * entry says by itself that it is there (the lap in `turn`), so that handing it over moves one cache line;
- * the consumer says now and then how far it is, and the producer looks only when it has run out of room.
+ * The yardstick: a ring of 16-byte entries between one producer and one consumer, and nothing else.
+ * An entry says by itself that it is there (the lap in `turn`), so that handing it over moves one
+ * cache line; the consumer says now and then how far it is, and the producer looks only when it has
+ * run out of room.
  */
 #ifndef BENCH_IDEAL_H
 #define BENCH_IDEAL_H

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT-0
 /*
- * VIRTIO_CONFIG_FILE of the bench alone: the library without what makes it right between two CPUs, to see
- * what that costs. Good for one thread that plays both sides, and for nothing else.
+ * VIRTIO_CONFIG_FILE of the bench alone: the library without what makes it right between two CPUs,
+ * to see what that costs. Good for one thread that plays both sides, and for nothing else.
  *
- * BENCH_PLAIN 1: no fence instruction. 2: also no acquire, release or volatile access. The compiler is
- * still held at the fences, so that it does not merge the two sides into one.
+ * BENCH_PLAIN 1: no fence instruction. 2: also no acquire, release or volatile access. The compiler
+ * is still held at the fences, so that it does not merge the two sides into one.
  */
 #define VIRTIO_FENCE_FULL() __atomic_signal_fence(__ATOMIC_SEQ_CST)
 

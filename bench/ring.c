@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT-0
 /*
- * Round trips of a queue in one thread that plays both sides: what a buffer costs where no cache line has
- * to travel. driver add, publish, kick decision; device pop, push, flush, interrupt decision; driver take.
- * Built once for each ring format and variant of the library (format.h).
+ * Round trips of a queue in one thread that plays both sides: what a buffer costs where no cache
+ * line has to travel. driver add, publish, kick decision; device pop, push, flush, interrupt
+ * decision; driver take. Built once for each ring format and variant of the library (format.h).
  */
 #include "bench.h"
 #include "ideal.h"
@@ -16,8 +16,8 @@ static const char about[] =
     "  (no variant) the library for queues of this kind    any        with all of it compiled in\n"
     "  no-fence     without fence instructions             plain      without any ordered access\n"
     "  unchecked    a ring of our own without validation (with no-fence or plain: that as well)\n"
-    "Unit: ns a buffer, and x: as a multiple of an entry through a ring of 16-byte entries between\n"
-    "a producer and a consumer, there and released, in the same batches and the same run.\n";
+    "Unit: ns a buffer, and x: as a multiple of an entry through a ring of 16-byte entries from a\n"
+    "producer to a consumer, there and released, in the same batches and the same run.\n";
 
 enum {
     SIZE = 256,
@@ -50,7 +50,6 @@ static _Alignas(16) uint8_t tables[BATCH_MAX][DESCS_MAX * 16];
 static struct virtq_seg segs[DESCS_MAX];
 static struct unchecked unchecked;
 static struct ideal_ring ideal;
-static unsigned long notified;
 
 static uint64_t address_of(const void *p)
 {
@@ -110,13 +109,13 @@ ALWAYS_INLINE bool round_trips(const struct job *job, enum shape shape, unsigned
                 return false;
         }
         virtq_driver_publish(&driver);
-        notified += virtq_driver_kick_due(&driver);
+        bench_use(virtq_driver_kick_due(&driver));
         for (unsigned i = 0; i < batch; i++) {
             if (!serve(&chain, written))
                 return false;
         }
         virtq_device_flush(&device);
-        notified += virtq_device_irq_due(&device);
+        bench_use(virtq_device_irq_due(&device));
         if (!take(batch, written))
             return false;
     }
@@ -150,14 +149,14 @@ ALWAYS_INLINE bool unchecked_trips(unsigned batch, unsigned long rounds)
         for (unsigned i = 0; i < batch; i++)
             unchecked_add(&unchecked, segs[0], data[i]);
         unchecked_publish(&unchecked);
-        notified += unchecked_kick_due(&unchecked);
+        bench_use(unchecked_kick_due(&unchecked));
         for (unsigned i = 0; i < batch; i++) {
             if (!unchecked_pop(&unchecked, &seg, &id) || seg.len != BYTES)
                 return false;
             unchecked_push(&unchecked, id, BYTES);
         }
         unchecked_flush(&unchecked);
-        notified += unchecked_irq_due(&unchecked);
+        bench_use(unchecked_irq_due(&unchecked));
         for (unsigned i = 0; i < batch; i++) {
             if (!unchecked_take(&unchecked, &done) || done.cookie != data[i] ||
                 done.written != BYTES)
@@ -205,8 +204,8 @@ static const void *map(void *ctx, uint64_t addr, uint32_t len)
     return (const void *)(uintptr_t)addr;
 }
 
-/* A new queue. Each side asks once for a notification and lets that stand, so that every decision looks
- * at what the other side said, and nearly all of them say no. Without EVENT_IDX all say yes. */
+/* A new queue. Each side asks once for a notification and lets that stand, so that every decision
+ * looks at what the other side said, and nearly all say no. Without EVENT_IDX all say yes. */
 static void start(const struct job *job)
 {
     uint16_t flags = BENCH_RING_FLAGS | VIRTQ_INDIRECT;

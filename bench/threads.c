@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT-0
 /*
  * Driver and device as two threads, each pinned to a CPU of its own, both polling and asking for no
- * notifications, as those do who poll. Built once for each ring format (format.h). In the same pass: what
- * a cache line needs from one of the two CPUs to the other, and the ideal ring between them.
+ * notifications, as those do who poll. Built once for each ring format (format.h). In the same
+ * pass: what a cache line needs from one of the two CPUs to the other, and the ideal ring between
+ * them.
  */
 #include "bench.h"
 
@@ -14,7 +15,7 @@
 #include "ideal.h"
 
 static const char about[] =
-    "A virtqueue between two pinned, polling threads. A line for each case: suite,case,unit,value.\n"
+    "A virtqueue between two pinned, polling threads. A line a case: suite,case,unit,value.\n"
     "  FORMAT/throughput/batch=N  time between two buffers, N added and published at once\n"
     "  FORMAT/latency             half a round trip of one buffer\n"
     "  ideal/..., line/latency    the same of a ring of 16-byte entries, and of a cache line\n"
@@ -47,7 +48,6 @@ static _Alignas(LINE) struct virtq_device device;
 static _Alignas(LINE) struct virtq_slot slots[SIZE];
 static _Alignas(4096) uint8_t memory[VIRTQ_BYTES(SIZE, LINE)];
 static _Alignas(LINE) uint8_t data[SIZE][BYTES];
-static unsigned long notified[2 * LINE]; /* [0] the driver's, [LINE] the device's */
 
 static bool stopped(void)
 {
@@ -84,7 +84,7 @@ static bool serve(unsigned batch, struct virtq_chain *chain)
     }
     if (served != 0) {
         virtq_device_flush(&device);
-        notified[LINE] += virtq_device_irq_due(&device);
+        bench_use(virtq_device_irq_due(&device));
     }
     return got >= 0;
 }
@@ -110,7 +110,7 @@ static bool send(unsigned batch)
             return false;
     }
     virtq_driver_publish(&driver);
-    notified[0] += virtq_driver_kick_due(&driver);
+    bench_use(virtq_driver_kick_due(&driver));
     return true;
 }
 
@@ -127,7 +127,7 @@ static int receive(unsigned batch)
     return count;
 }
 
-/* As many buffers out as the queue holds; takes what is done, a batch at most, between two sends. */
+/* As many buffers out as the queue holds; takes what is done, a batch at most, between sends. */
 static bool queue_stream(const struct pair *pair, unsigned long rounds)
 {
     unsigned long to_send = rounds, left = rounds * pair->batch;
@@ -392,7 +392,8 @@ int main(int argc, char **argv)
         printf("# skipped threads: one CPU only\n");
         return 0;
     }
-    printf("# threads: driver on CPU %d, device on CPU %d, queue size %d\n", cpus[0], cpus[1], SIZE);
+    printf("# threads: driver on CPU %d, device on CPU %d, queue size %d\n", cpus[0], cpus[1],
+           SIZE);
     alarm(LIMIT_SECONDS);
     pin(cpus[0]);
     measure_throughput(1, quick);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT-0
 /*
- * The floor: both sides of a ring of one-descriptor buffers with EVENT_IDX that believe everything, with the
- * same ordered accesses as the library. What the library costs above it is its checks and its generality:
- * no room is looked for, no index, id, length, flag or address compared with anything, no chain, no table,
- * no position to restart from. Not for use: whoever shares its memory owns the process.
+ * The floor: both sides of a ring of one-descriptor buffers with EVENT_IDX that believe everything,
+ * with the same ordered accesses as the library. What the library costs above it is its checks and
+ * its generality: no room is looked for, no index, id, length, flag or address compared with
+ * anything, no chain, no table, no position to restart from. Not for use: whoever shares its memory
+ * owns the process.
  *
  * BENCH_PACKED chooses the format. Queue size: a power of two up to UNCHECKED_MAX.
  */
@@ -171,13 +172,13 @@ static inline void unchecked_flush(struct unchecked *q)
 static inline bool unchecked_due(const struct unchecked *q, const void *area, uint16_t now,
                                  uint16_t old)
 {
-    uint32_t word = VIRTIO_LOAD_RELAXED32(area), event = word & q->mask;
+    uint32_t word = VIRTIO_LOAD_RELAXED32(area), event = word & q->mask, at = now & q->mask;
 
     if (word >> 16 != VIRTQ_EVENT_DESC)
         return word >> 16 == VIRTQ_EVENT_ENABLE;
     if (((word & 0x8000) == 0) != unchecked_odd(q, now))
         event -= q->mask + 1u;
-    return virtq_event_due((uint16_t)event, now & q->mask, (uint16_t)((now & q->mask) - (now - old)));
+    return virtq_event_due((uint16_t)event, (uint16_t)at, (uint16_t)(at - (uint16_t)(now - old)));
 }
 
 static inline bool unchecked_kick_due(struct unchecked *q)
