@@ -80,14 +80,20 @@ static inline double bench_now(void)
 }
 
 /* How many rounds take about `slice` ns. Warms up what they touch. A run that was interrupted says
- * nothing: it takes two slow ones to stop. */
+ * nothing: it takes three slow ones to stop. */
 static inline unsigned long bench_rounds(const struct bench_timing *timing, double slice)
 {
     unsigned long rounds = 1;
+    unsigned slow = 0;
 
-    while (rounds < 1ul << 30 && (timing->work(timing->ctx, rounds) < slice / 2 ||
-                                  timing->work(timing->ctx, rounds) < slice / 2))
-        rounds *= 2;
+    while (rounds < 1ul << 30 && slow < 3) {
+        if (timing->work(timing->ctx, rounds) >= slice / 2) {
+            slow++;
+        } else {
+            slow = 0;
+            rounds *= 2;
+        }
+    }
     return rounds;
 }
 

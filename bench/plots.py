@@ -21,12 +21,13 @@ CURVES = (
     ("ring-size", ONE_THREAD.format("one descriptor"), "queue size",
      r"((?:split|packed)[a-z-]*/direct/1/event_idx)/size=(\d+)$"),
 )
-# Bars: file, title, and which of suite/case.
+# Bars: file, title, and which of suite/case; the groups name the bar, if there are any.
 BARS = (
-    ("ring-price", "What fences, ordered accesses and checks cost: ns a buffer, batches of 16",
-     r"ring/(split|packed)/direct/1/event_idx\b.*/batch=16$"),
+    ("ring-price", "One descriptor, batches of 16, without this and that: ns a buffer",
+     r"ring/(split|packed)/direct/1/event_idx\b(.*)/batch=16$"),
     ("threads", "Two pinned threads: ns", "threads/"),
-    ("notify", "Notifications: ns", "notify/"),
+    ("notify-kvm", "Notifications from a guest of /dev/kvm: ns", "notify/kvm/"),
+    ("notify-tcg", "Notifications under translation by QEMU: ns", "notify/tcg/"),
     ("irq", "Interrupts: ns", "irq/"),
 )
 
@@ -55,14 +56,18 @@ def curves_script(title, axis, path, curves):
 
 
 def bars_script(title, path, bars):
-    """Horizontal bars, the first on top, with the range of the runs."""
+    """Horizontal bars, the first on top, with the range of the runs; a logarithmic axis for a wide range."""
+    lowest, highest = min(figure.low for _, figure in bars), max(figure.high for _, figure in bars)
+    wide = 0 < 50 * lowest < highest
+    left = lowest / 2 if wide else 0
     rows = [(i, *figure[:3]) for i, (_, figure) in enumerate(bars)]
     tics = ", ".join(f"'{case}' {i}" for i, (case, _) in enumerate(bars))
     script = STYLE.format(path=path, title=title, height=120 + 24 * len(bars))
     script += f"set ytics ({tics})\nset yrange [{len(bars) - 0.5}:-0.5]\nunset key\n"
-    script += f"set xrange [0:{1.15 * max(figure.high for _, figure in bars)}]\n"
+    script += "set logscale x\n" if wide else ""
+    script += f"set xrange [{left}:{highest * (4 if wide else 1.15)}]\n"
     script += "set style fill solid 0.6\n" + data("bars", rows)
-    return script + ("plot $bars using ($2/2):1:($2/2):(0.35) with boxxyerror lc rgb '#4878a8', "
+    return script + (f"plot $bars using 2:1:({left}):2:($1-0.35):($1+0.35) with boxxyerror lc rgb '#4878a8', "
                      "$bars using 2:1:3:4 with xerrorbars pt 0 lc rgb 'black', "
                      "$bars using 4:1:(sprintf('  %.1f', $2)) with labels left")
 
@@ -74,9 +79,11 @@ def scripts(figures, folder):
         if curves:
             yield path, curves_script(title, axis, path, curves)
     for name, title, pattern in BARS:
-        bars = [(case, figure) for (suite, case, unit), figure in figures.items()
-                if unit == "ns" and re.match(pattern, f"{suite}/{case}")]
-        path = folder / f"{name}.svg"
+        bars, path = [], folder / f"{name}.svg"
+        for (suite, case, unit), figure in figures.items():
+            match = re.match(pattern, f"{suite}/{case}")
+            if match and unit == "ns":
+                bars.append(("".join(match.groups()) or case, figure))
         if bars:
             yield path, bars_script(title, path, sorted(bars))
 

@@ -44,8 +44,19 @@ PROGRAMS = (
     Program("build/bench/threads-packed"),
     Program("build/bench/threads-split-in-order"),
     Program("build/bench/threads-packed-in-order"),
+    Program("build/bench/notify"),
+    Program("bench/tcg.py", most=3),
     Program("bench/count.sh --csv", options=(), most=2),
 )
+
+# What x is a multiple of, where a figure in ns has one.
+LIMITS = {
+    "ring": "of the ideal ring",
+    "threads": "of the ideal ring",
+    "notify": "of pio/ioeventfd, tcg: of an empty loop",
+    "irq": "of pio/ioeventfd, tcg: of an empty loop",
+    "access": "of an empty loop",
+}
 
 LINE = re.compile(r"([a-z]+),([^,\s]+),([A-Za-z]+),(-?\d+(?:\.\d+)?)$")
 Figure = collections.namedtuple("Figure", "median low high runs")
@@ -169,12 +180,12 @@ def natural(case):
 
 
 def cell(figures, suite, case, unit):
-    """The median, and in brackets the multiple of the machine's limit, if there is one."""
+    """The median, and behind a time its multiple of the limit, if there is one."""
     figure, ratio = figures.get((suite, case, unit)), figures.get((suite, case, "x"))
     if figure is None:
         return ""
     text = f"{figure.median:.0f}" if unit == "instructions" else f"{figure.median:.1f}"
-    return text + (f" ({ratio.median:.1f}x)" if ratio and unit != "x" else "")
+    return text + (f" ({ratio.median:.1f}x)" if ratio and unit == "ns" else "")
 
 
 def spread(figures, suite, cases, unit):
@@ -188,7 +199,7 @@ def blocks(figures):
     parameter or none) to {row: {column: case}}."""
     found = collections.defaultdict(lambda: collections.defaultdict(dict))
     for suite, case, unit in figures:
-        if unit == "x" and any((suite, case, other) in figures for other in ("ns", "instructions")):
+        if unit == "x" and (suite, case, "ns") in figures:
             continue
         row, _, last = case.rpartition("/")
         name, equals, _ = last.partition("=")
@@ -199,18 +210,24 @@ def blocks(figures):
     return found
 
 
+def table(figures, suite, unit, rows):
+    """Lines of text, a row each, with the worst spread of its runs at the end."""
+    columns = sorted({column for row in rows.values() for column in row}, key=natural)
+    texts = {row: [cell(figures, suite, cases.get(column, ""), unit) for column in columns]
+             for row, cases in rows.items()}
+    first = max(len(row) for row in rows)
+    width = max(map(len, [*columns, *(text for row in texts.values() for text in row)])) + 2
+    yield " " * first + "".join(f"{column:>{width}}" for column in columns) + "  spread"
+    for row in sorted(rows, key=natural):
+        percent = 100 * spread(figures, suite, rows[row].values(), unit)
+        worst = f"{percent:.0f}%" if percent < 1000 else "wild"
+        yield f"{row:{first}}" + "".join(f"{text:>{width}}" for text in texts[row]) + f"{worst:>8}"
+
+
 def show(figures):
-    for (suite, unit, name), rows in blocks(figures).items():
-        columns = sorted({column for row in rows.values() for column in row}, key=natural)
-        width = max(len(row) for row in rows)
-        print(f"\n{suite}, {unit}" + (" (multiple of the ideal)" if suite in ("ring", "threads") and
-                                      unit == "ns" else ""))
-        print(" ".join([" " * width, *(f"{column:>15}" for column in columns), " spread"]))
-        for row in sorted(rows, key=natural):
-            cases = rows[row]
-            cells = (cell(figures, suite, cases.get(column, ""), unit) for column in columns)
-            print(" ".join([f"{row:{width}}", *(f"{text:>15}" for text in cells),
-                            f"{100 * spread(figures, suite, cases.values(), unit):6.0f}%"]))
+    for (suite, unit, _), rows in blocks(figures).items():
+        print(f"\n{suite}, {unit}" + (f" (multiple {LIMITS[suite]})" if unit == "ns" and suite in LIMITS else ""))
+        print("\n".join(table(figures, suite, unit, rows)))
 
 
 def write(path, remarks, figures):
@@ -222,7 +239,8 @@ def write(path, remarks, figures):
 
 def build(programs):
     targets = [program.command for program in programs if program.command.startswith("build/bench/")]
-    if targets and subprocess.run(["make", "-s", *targets], cwd=ROOT).returncode != 0:
+    jobs = f"-j{len(os.sched_getaffinity(0))}"
+    if targets and subprocess.run(["make", "-s", jobs, *targets], cwd=ROOT).returncode != 0:
         sys.exit("bench: the programs do not build")
 
 
