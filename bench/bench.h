@@ -17,6 +17,11 @@
 #include <string.h>
 #include <time.h>
 
+#ifdef __clang__
+#define BENCH_COMPILER __VERSION__
+#else
+#define BENCH_COMPILER "gcc " __VERSION__
+#endif
 #ifndef BENCH_FLAGS
 #define BENCH_FLAGS "not recorded"
 #endif
@@ -55,7 +60,7 @@ static inline bool bench_quick(int argc, char **argv, const char *about)
         }
         quick = true;
     }
-    printf("# compiler %s, flags %s\n", __VERSION__, BENCH_FLAGS);
+    printf("# compiler %s, flags %s\n", BENCH_COMPILER, BENCH_FLAGS);
     return quick;
 }
 
