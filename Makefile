@@ -15,16 +15,19 @@ QTEST = examples/hosts/qtest_virtio.c examples/hosts/qtest.c examples/hosts/qtes
     examples/hosts/virtio_names.c
 QTEST_BLK = examples/hosts/qtest_blk.c examples/hosts/job.c examples/driver/blk.c $(QTEST)
 QTEST_RNG = examples/hosts/qtest_rng.c examples/hosts/entropy.c examples/driver/rng.c $(QTEST)
+VHOST_FRONT_BLK = examples/hosts/vhost_front_blk.c examples/vhost_user/frontend.c examples/hosts/job.c \
+    examples/hosts/virtio_names.c examples/driver/blk.c
 LSPCI = $(addprefix examples/hosts/,virtio_lspci.c lspci_dump.c lspci_sysfs.c lspci_examine.c \
     lspci_registers.c lspci_show.c lspci_json.c virtio_names.c)
 ALL_HEADERS = $(HEADERS) $(wildcard examples/*/*.h)
 
-.PHONY: help demo qtest lspci check headers qemu peers bench bench-count size ablation fuzz trace docs install clean
+.PHONY: help demo qtest vhost-front lspci check headers qemu peers bench bench-count size ablation fuzz trace docs install clean
 
 help:
 	@echo 'make demo [DISK=file] [TRANSPORT=t]  both ends of a block device in one process'
 	@echo 'make check        install what is needed (Debian), run every test'
 	@echo 'make qtest        build build/qtest-blk and build/qtest-rng, which drive devices of QEMU'
+	@echo 'make vhost-front  build build/vhost-front-blk, which drives a vhost-user block device, no VM'
 	@echo 'make lspci        build build/virtio-lspci, which shows the virtio side of PCI functions'
 	@echo 'make qemu         the runs against QEMU alone'
 	@echo 'make run BOARD=aarch64-virt DEVICE=blk  a bare-metal program on a machine of QEMU'
@@ -52,6 +55,10 @@ $(BUILD)/qtest-blk: $(QTEST_BLK) $(ALL_HEADERS) | $(BUILD)
 	$(COMPILE) $(QTEST_BLK) -o $@
 $(BUILD)/qtest-rng: $(QTEST_RNG) $(ALL_HEADERS) | $(BUILD)
 	$(COMPILE) $(QTEST_RNG) -o $@
+
+vhost-front: $(BUILD)/vhost-front-blk
+$(BUILD)/vhost-front-blk: $(VHOST_FRONT_BLK) $(ALL_HEADERS) | $(BUILD)
+	$(COMPILE) $(VHOST_FRONT_BLK) -o $@
 
 lspci: $(BUILD)/virtio-lspci
 $(BUILD)/virtio-lspci: $(LSPCI) $(ALL_HEADERS) | $(BUILD)
