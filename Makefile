@@ -77,8 +77,9 @@ qemu: $(BUILD)/qtest-blk $(BUILD)/qtest-rng
 	tests/qemu.sh $^
 
 # The whole matrix of machines, transports and features, a minute or so.
-peers: $(BUILD)/qtest-blk $(BUILD)/qtest-rng
-	tests/peers.sh $^
+peers: $(BUILD)/qtest-blk $(BUILD)/qtest-rng $(BUILD)/vhost-front-blk
+	tests/peers.sh $(BUILD)/qtest-blk $(BUILD)/qtest-rng
+	tests/vhost_front.sh $(BUILD)/vhost-front-blk all
 
 # Counted and measured as shipped, with gcc -O2 and -Os, whatever CC and CFLAGS say.
 bench-count:

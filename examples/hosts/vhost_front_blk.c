@@ -307,21 +307,21 @@ static int open_image(struct run *run)
 static int usage(FILE *out, int status)
 {
     fprintf(out,
-                 "usage: vhost-front-blk [OPTION]... IMAGE\n"
-                 "Drives a vhost-user block device that has IMAGE behind it; compares all that is\n"
-                 "read with the file.\n"
-                 "  --write          overwrite the start of IMAGE with a pattern, verify it there\n"
-                 "  --socket PATH    use the back-end that listens there; default: start one\n"
-                 "  --daemon PROGRAM the one to start instead of qemu-storage-daemon\n"
-                 "  --packed         packed rings; default: split\n"
-                 "  --event-idx off  do not use EVENT_IDX\n"
-                 "  --indirect off   do not use INDIRECT_DESC\n"
-                 "  --queue-size N   entries, default 128\n"
-                 "  --queues N       let the daemon have N queues; the first one is used\n"
-                 "  --regions N      1: rings and data in one piece of memory; default 2\n"
-                 "  --rounds N       reset the device and do it all again, N times\n"
-                 "  --timeout MS     for an answer or an interrupt, default 10000\n"
-                 "  --help           this text\n");
+            "usage: vhost-front-blk [OPTION]... IMAGE\n"
+            "Drives a vhost-user block device that has IMAGE behind it; compares all that is\n"
+            "read with the file.\n"
+            "  --write          overwrite the start of IMAGE with a pattern, verify it there\n"
+            "  --socket PATH    use the back-end that listens there; default: start one\n"
+            "  --daemon PROGRAM the one to start instead of qemu-storage-daemon\n"
+            "  --packed         packed rings; default: split\n"
+            "  --event-idx off  do not use EVENT_IDX\n"
+            "  --indirect off   do not use INDIRECT_DESC\n"
+            "  --queue-size N   entries, default 128\n"
+            "  --queues N       let the daemon have N queues; the first one is used\n"
+            "  --regions N      1: rings and data in one piece of memory; default 2\n"
+            "  --rounds N       reset the device and do it all again, N times\n"
+            "  --timeout MS     for an answer or an interrupt, default 10000\n"
+            "  --help           this text\n");
     return status;
 }
 
