@@ -17,6 +17,8 @@ QTEST_BLK = examples/hosts/qtest_blk.c examples/hosts/job.c examples/driver/blk.
 QTEST_RNG = examples/hosts/qtest_rng.c examples/hosts/entropy.c examples/driver/rng.c $(QTEST)
 VHOST_FRONT_BLK = examples/hosts/vhost_front_blk.c examples/vhost_user/frontend.c examples/hosts/job.c \
     examples/hosts/virtio_names.c examples/driver/blk.c
+VHOST_FRONT_NET = examples/hosts/vhost_front_net.c examples/vhost_user/frontend.c \
+    examples/hosts/virtio_names.c examples/driver/net.c
 LSPCI = $(addprefix examples/hosts/,virtio_lspci.c lspci_dump.c lspci_sysfs.c lspci_examine.c \
     lspci_registers.c lspci_show.c lspci_json.c virtio_names.c)
 ALL_HEADERS = $(HEADERS) $(wildcard examples/*/*.h)
@@ -27,7 +29,7 @@ help:
 	@echo 'make demo [DISK=file] [TRANSPORT=t]  both ends of a block device in one process'
 	@echo 'make check        install what is needed (Debian), run every test'
 	@echo 'make qtest        build build/qtest-blk and build/qtest-rng, which drive devices of QEMU'
-	@echo 'make vhost-front  build build/vhost-front-blk, which drives a vhost-user block device, no VM'
+	@echo 'make vhost-front  build build/vhost-front-blk and -net, which drive vhost-user devices, no VM'
 	@echo 'make lspci        build build/virtio-lspci, which shows the virtio side of PCI functions'
 	@echo 'make qemu         the runs against QEMU alone'
 	@echo 'make run BOARD=aarch64-virt DEVICE=blk  a bare-metal program on a machine of QEMU'
@@ -56,9 +58,11 @@ $(BUILD)/qtest-blk: $(QTEST_BLK) $(ALL_HEADERS) | $(BUILD)
 $(BUILD)/qtest-rng: $(QTEST_RNG) $(ALL_HEADERS) | $(BUILD)
 	$(COMPILE) $(QTEST_RNG) -o $@
 
-vhost-front: $(BUILD)/vhost-front-blk
+vhost-front: $(BUILD)/vhost-front-blk $(BUILD)/vhost-front-net
 $(BUILD)/vhost-front-blk: $(VHOST_FRONT_BLK) $(ALL_HEADERS) | $(BUILD)
 	$(COMPILE) $(VHOST_FRONT_BLK) -o $@
+$(BUILD)/vhost-front-net: $(VHOST_FRONT_NET) $(ALL_HEADERS) | $(BUILD)
+	$(COMPILE) $(VHOST_FRONT_NET) -o $@
 
 lspci: $(BUILD)/virtio-lspci
 $(BUILD)/virtio-lspci: $(LSPCI) $(ALL_HEADERS) | $(BUILD)
@@ -77,9 +81,10 @@ qemu: $(BUILD)/qtest-blk $(BUILD)/qtest-rng
 	tests/qemu.sh $^
 
 # The whole matrix of machines, transports and features, a minute or so.
-peers: $(BUILD)/qtest-blk $(BUILD)/qtest-rng $(BUILD)/vhost-front-blk
+peers: $(BUILD)/qtest-blk $(BUILD)/qtest-rng vhost-front
 	tests/peers.sh $(BUILD)/qtest-blk $(BUILD)/qtest-rng
 	tests/vhost_front.sh $(BUILD)/vhost-front-blk all
+	tests/vhost_dpdk.sh $(BUILD)/vhost-front-net all
 
 # Counted and measured as shipped, with gcc -O2 and -Os, whatever CC and CFLAGS say.
 bench-count:

@@ -18,6 +18,8 @@ qtest_blk="examples/hosts/qtest_blk.c examples/hosts/job.c examples/driver/blk.c
 qtest_rng="examples/hosts/qtest_rng.c examples/hosts/entropy.c examples/driver/rng.c $qtest"
 vhost_front="examples/hosts/vhost_front_blk.c examples/vhost_user/frontend.c examples/hosts/job.c
     examples/hosts/virtio_names.c examples/driver/blk.c"
+vhost_front_net="examples/hosts/vhost_front_net.c examples/vhost_user/frontend.c
+    examples/hosts/virtio_names.c examples/driver/net.c"
 lspci="examples/hosts/virtio_lspci.c examples/hosts/lspci_dump.c examples/hosts/lspci_sysfs.c
     examples/hosts/lspci_examine.c examples/hosts/lspci_registers.c examples/hosts/lspci_show.c
     examples/hosts/lspci_json.c examples/hosts/virtio_names.c"
@@ -208,6 +210,11 @@ qemu_devices() {
     step "vhost-front-blk builds, gcc, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize \
         $vhost_front -o $build/vhost-front-blk
     step "qemu-storage-daemon's vhost-user-blk" tests/vhost_front.sh $build/vhost-front-blk
+    step "vhost-front-net builds, clang" clang -std=c11 -O2 $common $vhost_front_net \
+        -o $build/vhost-front-net-clang
+    step "vhost-front-net builds, gcc, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize \
+        $vhost_front_net -o $build/vhost-front-net
+    step "DPDK's vhost" tests/vhost_dpdk.sh $build/vhost-front-net
     step "qtest-msix builds, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize \
         tests/qtest_msix.c $qtest -o $build/qtest-msix
     step "MSI-X vectors of QEMU's virtio-blk" $build/qtest-msix

@@ -369,6 +369,8 @@ static void config_write(void *ctx, uint64_t offset, unsigned width, uint32_t va
     struct vhu_config config = {.offset = (uint32_t)offset, .size = width};
     struct call call = {VHU_SET_CONFIG, &config, VHU_CONFIG_HEADER + width, NULL, 0};
 
+    if (fe->setup.own_config != NULL)
+        return; /* nothing in it is the driver's to write */
     for (unsigned i = 0; i < width; i++)
         config.data[i] = (uint8_t)(value >> 8 * i);
     if (tell(fe, &call) > 0)
@@ -422,6 +424,12 @@ static const struct virtio_window_ops kick_ops = {kick_read, kick_write};
 static struct vhu_frontend *self(const struct virtio_drv *drv)
 {
     return (struct vhu_frontend *)drv->regs.ctx;
+}
+
+static bool has_config(const struct vhu_frontend *fe)
+{
+    return fe->setup.config_length != 0 && (fe->setup.own_config != NULL ||
+                                            (fe->protocol & 1u << VHU_PROTOCOL_CONFIG) != 0);
 }
 
 static bool has_enable(const struct vhu_frontend *fe)
@@ -555,7 +563,9 @@ static uint64_t not_for_drivers(void)
 
 static uint32_t features_get(const struct virtio_drv *drv, unsigned word)
 {
-    return (uint32_t)((self(drv)->offered & ~not_for_drivers()) >> 32 * word);
+    uint64_t offered = self(drv)->offered & ~not_for_drivers();
+
+    return (uint32_t)((offered | self(drv)->setup.own_features) >> 32 * word);
 }
 
 static void features_set(const struct virtio_drv *drv, unsigned word, uint32_t value)
@@ -568,7 +578,7 @@ static void features_set(const struct virtio_drv *drv, unsigned word, uint32_t v
 
 static bool agree(struct vhu_frontend *fe)
 {
-    uint64_t bits = fe->accepted | (fe->offered & 1u << VHU_FEATURE_PROTOCOL_FEATURES);
+    uint64_t bits = (fe->accepted | 1u << VHU_FEATURE_PROTOCOL_FEATURES) & fe->offered;
 
     return tell_u64(fe, VHU_SET_FEATURES, bits) == 0 && tell_memory(fe) == 0 && settle(fe) == 0;
 }
@@ -622,7 +632,8 @@ static void status_set(const struct virtio_drv *drv, uint8_t status)
 
 static uint32_t config_generation(const struct virtio_drv *drv)
 {
-    (void)fetch_config(self(drv));
+    if (self(drv)->setup.own_config == NULL)
+        (void)fetch_config(self(drv));
     return self(drv)->generation;
 }
 
@@ -764,9 +775,11 @@ int vhu_frontend_open(struct vhu_frontend *fe, int socket, const struct vhu_fron
         return -1;
     if (tell(fe, &owner) != 0)
         return fail(fe, "the back-end refuses an owner");
-    if (setup->config_length == 0 || (fe->protocol & 1u << VHU_PROTOCOL_CONFIG) == 0)
-        return 0;
-    return fetch_config(fe);
+    if (setup->own_config != NULL)
+        memcpy(fe->config, setup->own_config, setup->config_length);
+    else if (has_config(fe))
+        return fetch_config(fe);
+    return 0;
 }
 
 unsigned vhu_frontend_queues(const struct vhu_frontend *fe)
@@ -798,7 +811,7 @@ int vhu_frontend_drv(struct vhu_frontend *fe, struct virtio_drv *drv)
     drv->regs.kind = VIRTIO_WINDOW_CALLER;
     drv->regs.ops = &kick_ops;
     drv->regs.ctx = fe;
-    if ((fe->protocol & 1u << VHU_PROTOCOL_CONFIG) != 0 && fe->setup.config_length != 0) {
+    if (has_config(fe)) {
         drv->config = drv->regs;
         drv->config.ops = &config_ops;
         drv->config.length = fe->setup.config_length;

@@ -40,9 +40,13 @@ enum {
 /** What the caller knows and the protocol does not tell. */
 struct vhu_frontend_setup {
     unsigned queues;        /**< the device type has these, whatever the back-end says */
-    unsigned queues_counted; /**< queues in one unit of what the back-end counts: 2 for net, 1 */
+    unsigned queues_counted; /**< queues in one unit of what the back-end counts: net 2, else 1 */
     uint16_t queue_size;    /**< entries at most: the protocol has no limit to ask for */
     uint32_t config_length; /**< bytes of device configuration that are of interest; 0: none */
+    /** Device configuration that is this side's to give, as the address of a network device, and
+     *  the features that stand for it; the back-end hears of neither. NULL: ask the back-end. */
+    const uint8_t *own_config;
+    uint64_t own_features;
     int timeout_ms;         /**< for an answer, and for an interrupt that is waited for */
 };
 
