@@ -5,6 +5,7 @@
 set -u
 front=$1
 all=${2:-}
+own=${3:-}
 here=$(dirname "$0")
 . "$here/support/result.sh"
 
@@ -123,6 +124,43 @@ if command -v qemu-storage-daemon >/dev/null; then
     kill_daemon
 else
     echo "  skipped  qemu-storage-daemon is not installed"
+fi
+
+# ----- our own back-end: packed rings too, and one process for all front-ends -----
+
+own_cell() { # split or packed, EVENT_IDX, INDIRECT_DESC, queue size, regions
+    format=$1
+    shift
+    head -c 2097152 /dev/urandom >"$dir/own.img"
+    option=
+    [ "$format" = split ] || option=--packed
+    timeout 60 "$front" --write --rounds 2 --socket "$dir/sock" --event-idx "$1" --indirect "$2" \
+        --queue-size "$3" --regions "$4" $option "$dir/own.img" >"$dir/log" 2>&1 &&
+        tr '\n' ';' <"$dir/log" | grep -q " $3 entries, $format;.*to the image.*read back equal"
+    result $? "own back-end, $format, event_idx=$1 indirect_desc=$2, $3 entries, $4 regions"
+}
+
+if [ -n "$own" ]; then
+    rm -f "$dir/sock"
+    head -c 2097152 /dev/zero >"$dir/own.img"
+    timeout 300 "$own" --socket "$dir/sock" --image "$dir/own.img" >"$dir/served" 2>&1 &
+    peer=$!
+    await listening "$dir/sock"
+    for event_idx in on off; do
+        for indirect in on off; do
+            for regions in 2 1; do
+                for size in 8 128 1024; do
+                    own_cell split $event_idx $indirect $size $regions
+                    own_cell packed $event_idx $indirect $size $regions
+                done
+                for size in 7 100; do
+                    own_cell packed $event_idx $indirect $size $regions
+                done
+            done
+        done
+    done
+    kill $peer
+    wait $peer
 fi
 
 # ----- no back-end, or a bad one -----

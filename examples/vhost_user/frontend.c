@@ -142,10 +142,12 @@ static int send_bytes(struct vhu_frontend *fe, const struct call *call, const vo
             iov.iov_base = (char *)iov.iov_base + sent;
             iov.iov_len -= (size_t)sent;
             message.msg_controllen = 0;
+        } else if (errno == EPIPE || errno == ECONNRESET) {
+            return fail(fe, "the back-end closed the connection at %s",
+                        request_name(call->request));
         } else if (errno != EAGAIN && errno != EINTR) {
             return fail(fe, "%s could not be sent: %s", request_name(call->request),
-                        errno == EPIPE || errno == ECONNRESET ? "the back-end closed the connection"
-                                                              : strerror(errno));
+                        strerror(errno));
         } else if (!ready(fe, POLLOUT, deadline)) {
             return fail(fe, "the back-end reads no requests (at %s)", request_name(call->request));
         }
