@@ -141,6 +141,8 @@ native() { # compiler, its C++
     done
     step "fetch_test, $cc" build_and_run "fetch-$cc" $cc -std=c11 -O1 $common $sanitize \
         tests/fetch_test.c -lcriterion
+    step "vhost_test, $cc, ASan and UBSan" build_and_run "vhost-$cc" $cc -std=c11 -O1 $common \
+        "$config" $sanitize tests/vhost_test.c examples/vhost_user/frontend.c -lcriterion
     step "single_format_test, $cc, packed" build_and_run "single-$cc" $cc -std=c11 -O1 $common \
         "$config" $sanitize -DVIRTIO_RING_ALWAYS=VIRTQ_PACKED tests/single_format_test.c \
         -lcriterion
