@@ -23,13 +23,14 @@ LSPCI = $(addprefix examples/hosts/,virtio_lspci.c lspci_dump.c lspci_sysfs.c ls
     lspci_registers.c lspci_show.c lspci_json.c virtio_names.c)
 ALL_HEADERS = $(HEADERS) $(wildcard examples/*/*.h)
 
-.PHONY: help demo qtest vhost-front lspci check headers qemu peers bench bench-count size ablation fuzz trace docs install clean
+.PHONY: help demo qtest vhost-front vmm lspci check headers qemu peers bench bench-count size ablation fuzz trace docs install clean
 
 help:
 	@echo 'make demo [DISK=file] [TRANSPORT=t]  both ends of a block device in one process'
 	@echo 'make check        install what is needed (Debian), run every test'
 	@echo 'make qtest        build build/qtest-blk and build/qtest-rng, which drive devices of QEMU'
 	@echo 'make vhost-front  build build/vhost-front-blk and -net, which drive vhost-user devices, no VM'
+	@echo 'make vmm          build build/vmm, which runs a guest on KVM with a disk of this library'
 	@echo 'make lspci        build build/virtio-lspci, which shows the virtio side of PCI functions'
 	@echo 'make qemu         the runs against QEMU alone'
 	@echo 'make run BOARD=aarch64-virt DEVICE=blk  a bare-metal program on a machine of QEMU'
@@ -63,6 +64,18 @@ $(BUILD)/vhost-front-blk: $(VHOST_FRONT_BLK) $(ALL_HEADERS) | $(BUILD)
 	$(COMPILE) $(VHOST_FRONT_BLK) -o $@
 $(BUILD)/vhost-front-net: $(VHOST_FRONT_NET) $(ALL_HEADERS) | $(BUILD)
 	$(COMPILE) $(VHOST_FRONT_NET) -o $@
+
+VMM = examples/hosts/vmm.c examples/device/blk.c examples/device/function.c
+VMM_GUEST = examples/hosts/vmm_guest.c examples/driver/blk.c examples/boards/lib/string.c
+vmm: $(BUILD)/vmm $(BUILD)/vmm-guest.elf
+$(BUILD)/vmm: $(VMM) $(ALL_HEADERS) | $(BUILD)
+	$(COMPILE) -pthread $(VMM) -o $@
+# 64-bit code without a system: no FP and SIMD, no red zone under its interrupts, no calls of libc.
+$(BUILD)/vmm-guest.elf: $(VMM_GUEST) $(ALL_HEADERS) | $(BUILD)
+	gcc -std=c11 -O2 $(WARN) -I. -Iexamples/boards/lib/include -ffreestanding -nostdlib -static -no-pie \
+	    -fno-pic -mgeneral-regs-only -mno-red-zone -fno-stack-protector -fcf-protection=none \
+	    -fno-tree-loop-distribute-patterns -Wl,-Ttext-segment=0x100000,-evmm_guest,--build-id=none \
+	    $(VMM_GUEST) -o $@
 
 lspci: $(BUILD)/virtio-lspci
 $(BUILD)/virtio-lspci: $(LSPCI) $(ALL_HEADERS) | $(BUILD)

@@ -23,6 +23,7 @@ vhost_front_net="examples/hosts/vhost_front_net.c examples/vhost_user/frontend.c
 lspci="examples/hosts/virtio_lspci.c examples/hosts/lspci_dump.c examples/hosts/lspci_sysfs.c
     examples/hosts/lspci_examine.c examples/hosts/lspci_registers.c examples/hosts/lspci_show.c
     examples/hosts/lspci_json.c examples/hosts/virtio_names.c"
+vmm="examples/hosts/vmm.c examples/device/blk.c examples/device/function.c"
 rtos="examples/rtos/rtos_blk.c examples/driver/blk.c examples/device/blk.c examples/device/function.c"
 rtos_config='-Itests/support/rtos -DVIRTIO_CONFIG_FILE="examples/rtos/virtio_port.h"'
 parts="examples/driver/blk.c examples/device/blk.c examples/device/function.c"
@@ -217,6 +218,10 @@ qemu_devices() {
     step "vhost-front-net builds, gcc, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize \
         $vhost_front_net -o $build/vhost-front-net
     step "DPDK's vhost" tests/vhost_dpdk.sh $build/vhost-front-net
+    step "vmm builds, clang" clang -std=c11 -O2 $common $vmm -o $build/vmm-clang
+    step "vmm builds, gcc, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize $vmm \
+        -o $build/vmm
+    step "a guest on KVM" tests/vmm.sh $build/vmm
     step "qtest-msix builds, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize \
         tests/qtest_msix.c $qtest -o $build/qtest-msix
     step "MSI-X vectors of QEMU's virtio-blk" $build/qtest-msix
