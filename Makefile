@@ -97,7 +97,7 @@ qemu: $(BUILD)/qtest-blk $(BUILD)/qtest-rng
 peers: $(BUILD)/qtest-blk $(BUILD)/qtest-rng vhost-front
 	tests/peers.sh $(BUILD)/qtest-blk $(BUILD)/qtest-rng
 	tests/vhost_front.sh $(BUILD)/vhost-front-blk all
-	tests/vhost_dpdk.sh $(BUILD)/vhost-front-net all
+	tests/vhost_dpdk.sh $(BUILD)/vhost-front-net all || [ $$? = 77 ]
 
 # Counted and measured as shipped, with gcc -O2 and -Os, whatever CC and CFLAGS say.
 bench-count:

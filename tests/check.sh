@@ -45,6 +45,11 @@ tally() { # passed, failed, skipped
     echo "$@" >>$build/counts.$lane
 }
 
+skip() { # title, reason
+    echo "skipped $1: $2"
+    tally 0 0 1
+}
+
 step() { # title, command...
     title=$1
     shift
@@ -52,6 +57,10 @@ step() { # title, command...
     begin=$(date +%s)
     "$@" >$build/log.$lane 2>&1 || status=$?
     took=$(($(date +%s) - begin))
+    if [ $status = 77 ]; then # not possible here: the last line says why
+        skip "$title" "$(tail -n 1 $build/log.$lane | sed 's/^skipped: *//')"
+        return
+    fi
     # shellcheck disable=SC2046
     set -- $(count $build/log.$lane)
     ok=${1:-0}
@@ -65,11 +74,6 @@ step() { # title, command...
         cat $build/failed.$lane
     fi
     tally $ok $bad 0
-}
-
-skip() { # title, reason
-    echo "skipped $1: $2"
-    tally 0 0 1
 }
 
 lanes() { # functions without arguments, each with its name as a lane
