@@ -21,9 +21,11 @@ VHOST_FRONT_NET = examples/hosts/vhost_front_net.c examples/vhost_user/frontend.
     examples/hosts/virtio_names.c examples/driver/net.c
 LSPCI = $(addprefix examples/hosts/,virtio_lspci.c lspci_dump.c lspci_sysfs.c lspci_examine.c \
     lspci_registers.c lspci_show.c lspci_json.c virtio_names.c)
+VHOST_BACKEND = $(addprefix examples/vhost_user/,backend.c queue.c loop.c memory.c inflight.c)
+VHOST_BLK = examples/hosts/vhost_blk.c examples/device/blk.c $(VHOST_BACKEND)
 ALL_HEADERS = $(HEADERS) $(wildcard examples/*/*.h)
 
-.PHONY: help demo qtest vhost-front vmm lspci check headers qemu peers bench bench-count size ablation fuzz trace docs install clean
+.PHONY: help demo vhost vhost-peers qtest vhost-front vmm lspci check headers qemu peers bench bench-count size ablation fuzz trace docs install clean
 
 help:
 	@echo 'make demo [DISK=file] [TRANSPORT=t]  both ends of a block device in one process'
@@ -31,6 +33,8 @@ help:
 	@echo 'make qtest        build build/qtest-blk and build/qtest-rng, which drive devices of QEMU'
 	@echo 'make vhost-front  build build/vhost-front-blk and -net, which drive vhost-user devices, no VM'
 	@echo 'make vmm          build build/vmm, which runs a guest on KVM with a disk of this library'
+	@echo 'make vhost        build build/vhost-blk, which serves a file to virtual machines over vhost-user'
+	@echo 'make vhost-peers  Linux drives it: user-mode Linux makes file systems on it; and bad messages'
 	@echo 'make lspci        build build/virtio-lspci, which shows the virtio side of PCI functions'
 	@echo 'make qemu         the runs against QEMU alone'
 	@echo 'make run BOARD=aarch64-virt DEVICE=blk  a bare-metal program on a machine of QEMU'
@@ -76,6 +80,12 @@ $(BUILD)/vmm-guest.elf: $(VMM_GUEST) $(ALL_HEADERS) | $(BUILD)
 	    -fno-pic -mgeneral-regs-only -mno-red-zone -fno-stack-protector -fcf-protection=none \
 	    -fno-tree-loop-distribute-patterns -Wl,-Ttext-segment=0x100000,-evmm_guest,--build-id=none \
 	    $(VMM_GUEST) -o $@
+
+vhost: $(BUILD)/vhost-blk
+$(BUILD)/vhost-blk: $(VHOST_BLK) $(ALL_HEADERS) | $(BUILD)
+	$(COMPILE) $(VHOST_BLK) -o $@
+vhost-peers: $(BUILD)/vhost-blk
+	tests/vhost.py $<
 
 lspci: $(BUILD)/virtio-lspci
 $(BUILD)/virtio-lspci: $(LSPCI) $(ALL_HEADERS) | $(BUILD)

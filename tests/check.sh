@@ -24,6 +24,9 @@ lspci="examples/hosts/virtio_lspci.c examples/hosts/lspci_dump.c examples/hosts/
     examples/hosts/lspci_examine.c examples/hosts/lspci_registers.c examples/hosts/lspci_show.c
     examples/hosts/lspci_json.c examples/hosts/virtio_names.c"
 vmm="examples/hosts/vmm.c examples/device/blk.c examples/device/function.c"
+vhost_backend="examples/vhost_user/backend.c examples/vhost_user/queue.c examples/vhost_user/loop.c
+    examples/vhost_user/memory.c examples/vhost_user/inflight.c"
+vhost_blk="examples/hosts/vhost_blk.c examples/device/blk.c $vhost_backend"
 rtos="examples/rtos/rtos_blk.c examples/driver/blk.c examples/device/blk.c examples/device/function.c"
 rtos_config='-Itests/support/rtos -DVIRTIO_CONFIG_FILE="examples/rtos/virtio_port.h"'
 parts="examples/driver/blk.c examples/device/blk.c examples/device/function.c"
@@ -226,6 +229,10 @@ qemu_devices() {
     step "vmm builds, gcc, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize $vmm \
         -o $build/vmm
     step "a guest on KVM" tests/vmm.sh $build/vmm
+    step "vhost-blk builds, clang" clang -std=c11 -O2 $common $vhost_blk -o $build/vhost-blk-clang
+    step "vhost-blk builds, gcc, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize $vhost_blk \
+        -o $build/vhost-blk
+    step "vhost-blk under Linux's driver and bad messages" tests/vhost.py --quick $build/vhost-blk
     step "qtest-msix builds, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize \
         tests/qtest_msix.c $qtest -o $build/qtest-msix
     step "MSI-X vectors of QEMU's virtio-blk" $build/qtest-msix

@@ -5,7 +5,7 @@ set -eu
 packages="gcc g++ clang make binutils libclang-rt-14-dev libcriterion-dev valgrind gnuplot-nox doxygen python3
     linux-libc-dev pciutils qemu-system-x86 qemu-system-arm qemu-system-misc qemu-system-mips qemu-user-static
     qemu-system-common dpdk-dev
-    gcc-mips-linux-gnu
+    gcc-mips-linux-gnu user-mode-linux busybox-static e2fsprogs
     gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-arm-none-eabi gcc-riscv64-unknown-elf gcc-powerpc64-linux-gnu
     gcc-s390x-linux-gnu libc6-dev-s390x-cross gcc-arm-linux-gnueabihf libc6-dev-armhf-cross"
 

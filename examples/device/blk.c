@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: MIT-0
-/* A virtio block device on a disk in memory; see blk.h. VIRTIO 5.2. */
+/* A virtio block device; see blk.h. VIRTIO 5.2. */
 #include "blk.h"
 
-enum { TYPE_IN = 0, TYPE_OUT = 1, TYPE_FLUSH = 4, TYPE_GET_ID = 8 };
+enum {
+    TYPE_IN = 0,
+    TYPE_OUT = 1,
+    TYPE_FLUSH = 4,
+    TYPE_GET_ID = 8,
+    TYPE_DISCARD = 11,
+    TYPE_WRITE_ZEROES = 13
+};
 enum { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
-enum { HEADER_SIZE = 16, ID_SIZE = 20 };
+enum { HEADER_SIZE = 16, ID_SIZE = 20, RANGE_SIZE = 16, RANGE_UNMAP = 1 };
 
 /* One direction of a chain as a stream of bytes. */
 struct stream {
@@ -89,10 +96,100 @@ static uint64_t number(const struct blkdev *dev, const uint8_t *bytes, unsigned 
     return value;
 }
 
+/* ----- the medium ----- */
+
+/* Moves the whole of a stream from or to the medium; false if it leaves memory, or the medium fails. */
+static bool medium_read(struct blkdev *dev, struct stream *out, uint64_t at, uint64_t len)
+{
+    if (dev->ops == NULL)
+        return stream_write(dev, out, dev->data + at, len);
+    while (len != 0) {
+        uint32_t piece = 0;
+        uint8_t *to = stream_next(dev, out, len, &piece);
+
+        if (to == NULL || !dev->ops->read(dev->ops_ctx, at, to, piece))
+            return false;
+        at += piece;
+        len -= piece;
+    }
+    return true;
+}
+static bool medium_write(struct blkdev *dev, struct stream *in, uint64_t at, uint64_t len)
+{
+    if (dev->ops == NULL)
+        return stream_read(dev, in, dev->data + at, len);
+    while (len != 0) {
+        uint32_t piece = 0;
+        const uint8_t *from = stream_next(dev, in, len, &piece);
+
+        if (from == NULL || !dev->ops->write(dev->ops_ctx, at, from, piece))
+            return false;
+        at += piece;
+        len -= piece;
+    }
+    return true;
+}
+
 static bool on_disk(const struct blkdev *dev, uint64_t sector, uint64_t len)
 {
     return len % BLKDEV_SECTOR == 0 && sector <= dev->size / BLKDEV_SECTOR &&
            len <= dev->size - sector * BLKDEV_SECTOR;
+}
+
+/* ----- requests ----- */
+
+static uint8_t read_sectors(struct blkdev *dev, uint64_t sector, struct stream *out,
+                            uint32_t *written)
+{
+    uint64_t len = stream_length(out);
+
+    if (!on_disk(dev, sector, len) || !medium_read(dev, out, sector * BLKDEV_SECTOR, len))
+        return STATUS_IOERR;
+    *written = (uint32_t)len;
+    return STATUS_OK;
+}
+
+static uint8_t write_sectors(struct blkdev *dev, uint64_t sector, struct stream *in)
+{
+    uint64_t len = stream_length(in);
+
+    if (dev->read_only || !on_disk(dev, sector, len) ||
+        !medium_write(dev, in, sector * BLKDEV_SECTOR, len))
+        return STATUS_IOERR;
+    return STATUS_OK;
+}
+
+/* One range of a discard, which knows no flags (5.2.6.2), or of a write-zeroes. */
+static uint8_t clear_range(struct blkdev *dev, bool discard, const uint8_t range[RANGE_SIZE])
+{
+    uint64_t sector = number(dev, range, 8), len = number(dev, range + 8, 4) * BLKDEV_SECTOR;
+    uint64_t flags = number(dev, range + 12, 4);
+    bool done;
+
+    if (flags & ~(uint64_t)(discard ? 0 : RANGE_UNMAP))
+        return STATUS_UNSUPP;
+    if (!on_disk(dev, sector, len))
+        return STATUS_IOERR;
+    done = discard ? dev->ops->discard(dev->ops_ctx, sector * BLKDEV_SECTOR, len)
+                   : dev->ops->zero(dev->ops_ctx, sector * BLKDEV_SECTOR, len, flags != 0);
+    return done ? STATUS_OK : STATUS_IOERR;
+}
+
+static uint8_t clear_ranges(struct blkdev *dev, bool discard, struct stream *in)
+{
+    uint64_t len = stream_length(in);
+    uint8_t range[RANGE_SIZE], result = STATUS_OK;
+
+    if (dev->ops == NULL)
+        return STATUS_UNSUPP;
+    if (dev->read_only || len == 0 || len % RANGE_SIZE != 0 || len / RANGE_SIZE > BLKDEV_RANGES)
+        return STATUS_IOERR;
+    while (stream_length(in) != 0 && result == STATUS_OK) {
+        if (!stream_read(dev, in, range, sizeof(range)))
+            return STATUS_IOERR;
+        result = clear_range(dev, discard, range);
+    }
+    return result;
 }
 
 /* Carries out one request; *written counts the data bytes that went to the driver. */
@@ -102,20 +199,12 @@ static uint8_t execute(struct blkdev *dev, const uint8_t header[HEADER_SIZE], st
     uint64_t sector = number(dev, header + 8, 8), len;
 
     switch (number(dev, header, 4)) {
-    case TYPE_IN:
-        len = stream_length(out);
-        if (!on_disk(dev, sector, len) ||
-            !stream_write(dev, out, dev->data + sector * BLKDEV_SECTOR, len))
-            return STATUS_IOERR;
-        *written = (uint32_t)len;
-        return STATUS_OK;
-    case TYPE_OUT:
-        len = stream_length(in);
-        if (!on_disk(dev, sector, len) ||
-            !stream_read(dev, in, dev->data + sector * BLKDEV_SECTOR, len))
-            return STATUS_IOERR;
-        return STATUS_OK;
-    case TYPE_FLUSH: return STATUS_OK;
+    case TYPE_IN: return read_sectors(dev, sector, out, written);
+    case TYPE_OUT: return write_sectors(dev, sector, in);
+    case TYPE_DISCARD: return clear_ranges(dev, true, in);
+    case TYPE_WRITE_ZEROES: return clear_ranges(dev, false, in);
+    case TYPE_FLUSH:
+        return dev->ops == NULL || dev->ops->flush(dev->ops_ctx) ? STATUS_OK : STATUS_IOERR;
     case TYPE_GET_ID:
         len = stream_length(out) < ID_SIZE ? stream_length(out) : ID_SIZE;
         if (!stream_write(dev, out, (const uint8_t *)dev->id, len))
@@ -139,8 +228,8 @@ static uint8_t *take_status(struct blkdev *dev, const struct virtq_chain *chain)
     return NULL;
 }
 
-/* Answers one chain; returns the bytes written to it, 0 if it is no block request at all. */
-static uint32_t answer(struct blkdev *dev, const struct virtq_chain *chain)
+/* Nothing is written to a chain that is no block request at all. */
+uint32_t blkdev_answer(struct blkdev *dev, const struct virtq_chain *chain)
 {
     uint8_t *status = take_status(dev, chain);
     struct stream in = {chain->seg, chain->readable, 0};
@@ -177,7 +266,7 @@ int blkdev_serve(struct blkdev *dev, struct virtq_device *queue, bool *irq)
                 break;
             if (rc < 0)
                 dev->refused++;
-            virtq_device_push(queue, chain.token, rc < 0 ? 0 : answer(dev, &chain));
+            virtq_device_push(queue, chain.token, rc < 0 ? 0 : blkdev_answer(dev, &chain));
         }
         virtq_device_flush(queue);
         *irq = virtq_device_irq_due(queue) || *irq;
@@ -185,12 +274,44 @@ int blkdev_serve(struct blkdev *dev, struct virtq_device *queue, bool *irq)
     return rc;
 }
 
+uint64_t blkdev_features(const struct blkdev *dev)
+{
+    uint64_t bits = UINT64_C(1) << BLKDEV_FEATURE_SEG_MAX | UINT64_C(1) << BLKDEV_FEATURE_BLK_SIZE |
+                    UINT64_C(1) << BLKDEV_FEATURE_FLUSH;
+
+    bits |= dev->queues > 1 ? UINT64_C(1) << BLKDEV_FEATURE_MQ : 0;
+    if (dev->read_only)
+        return bits | UINT64_C(1) << BLKDEV_FEATURE_RO;
+    return bits | UINT64_C(1) << BLKDEV_FEATURE_DISCARD |
+           UINT64_C(1) << BLKDEV_FEATURE_WRITE_ZEROES;
+}
+
+static void put(const struct blkdev *dev, uint8_t *at, unsigned width, uint64_t value)
+{
+    for (unsigned i = 0; i < width; i++)
+        at[dev->big_endian ? width - 1 - i : i] = (uint8_t)(value >> (8 * i));
+}
+
+/* VIRTIO 5.2.4 */
 void blkdev_config(const struct blkdev *dev, uint8_t config[BLKDEV_CONFIG_SIZE])
 {
     uint64_t capacity = dev->size / BLKDEV_SECTOR;
+    uint64_t most = capacity < UINT32_MAX ? capacity : UINT32_MAX; /* sectors of one range */
 
     for (unsigned i = 0; i < BLKDEV_CONFIG_SIZE; i++)
         config[i] = 0;
-    for (unsigned i = 0; i < 8; i++)
-        config[dev->big_endian ? 7 - i : i] = (uint8_t)(capacity >> (8 * i));
+    put(dev, config, 8, capacity);
+    if (dev->ops == NULL)
+        return;
+    put(dev, config + 12, 4, BLKDEV_SEGS - 2); /* seg_max, without header and status */
+    put(dev, config + 20, 4, BLKDEV_SECTOR);
+    put(dev, config + 34, 2, dev->queues);
+    if (dev->read_only)
+        return;
+    put(dev, config + 36, 4, most);
+    put(dev, config + 40, 4, BLKDEV_RANGES);
+    put(dev, config + 44, 4, 1); /* discard_sector_alignment */
+    put(dev, config + 48, 4, most);
+    put(dev, config + 52, 4, BLKDEV_RANGES);
+    config[56] = 1; /* write_zeroes_may_unmap */
 }

@@ -41,6 +41,7 @@ enum vhu_request {
     VHU_SET_PROTOCOL_FEATURES = 16, /**< u64 */
     VHU_GET_QUEUE_NUM = 17,         /**< -> u64; MQ */
     VHU_SET_VRING_ENABLE = 18,      /**< state: num is 0 or 1 */
+    VHU_SET_BACKEND_REQ_FD = 21,    /**< a descriptor, for requests the other way; BACKEND_REQ */
     VHU_GET_CONFIG = 24,            /**< config -> config; CONFIG */
     VHU_SET_CONFIG = 25,            /**< config; CONFIG */
     VHU_GET_INFLIGHT_FD = 31,       /**< inflight -> inflight and a descriptor; INFLIGHT_SHMFD */
@@ -64,6 +65,7 @@ enum vhu_protocol_feature {
     VHU_PROTOCOL_MQ = 0,
     VHU_PROTOCOL_LOG_SHMFD = 1,
     VHU_PROTOCOL_REPLY_ACK = 3,
+    VHU_PROTOCOL_BACKEND_REQ = 5,
     VHU_PROTOCOL_CONFIG = 9,
     VHU_PROTOCOL_INFLIGHT_SHMFD = 12,
     VHU_PROTOCOL_RESET_DEVICE = 13,
