@@ -289,6 +289,326 @@ def test_uml_again(program, directory):
         need(running.said().count("front-end went away") == 3, "the guests' ends were not noticed")
 
 
+# ----- a front-end of a few lines, for what no real one does -----
+
+REQUEST = {name: number for number, name in enumerate(
+    """- GET_FEATURES SET_FEATURES SET_OWNER RESET_OWNER SET_MEM_TABLE SET_LOG_BASE SET_LOG_FD SET_VRING_NUM
+    SET_VRING_ADDR SET_VRING_BASE GET_VRING_BASE SET_VRING_KICK SET_VRING_CALL SET_VRING_ERR
+    GET_PROTOCOL_FEATURES SET_PROTOCOL_FEATURES GET_QUEUE_NUM SET_VRING_ENABLE""".split())}
+REQUEST.update(GET_CONFIG=24, SET_CONFIG=25, GET_INFLIGHT_FD=31, SET_INFLIGHT_FD=32, RESET_DEVICE=34)
+VERSION_1, PACKED, PROTOCOL = 1 << 32, 1 << 34, 1 << 30
+GUEST, USER, MEMORY, NUM = 0x100000, 0x7F0000000000, MIB, 8
+DESC, AVAIL, USED, REQUESTS = 0, 0x1000, 0x2000, 0x4000
+
+
+class Front:
+    """One connection, its memory, and a ring of eight entries in it: descriptors at DESC and so on."""
+
+    def __init__(self, path, memory=None):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(path)
+        self.socket.settimeout(10)
+        self.file = memory
+        if memory is None:
+            self.file = os.memfd_create("memory")
+            os.ftruncate(self.file, MEMORY)
+        self.memory = mmap.mmap(self.file, MEMORY)
+        self.kick, self.call, self.err = (os.eventfd(0, os.EFD_NONBLOCK) for _ in range(3))
+        self.fds = [self.kick, self.call, self.err] + ([self.file] if memory is None else [])
+
+    def close(self):
+        self.socket.close()
+        self.memory.close()
+        for fd in self.fds:
+            os.close(fd)
+
+    def send(self, name, payload=b"", fds=(), flags=1, size=None):
+        number = REQUEST.get(name, name)
+        data = struct.pack("=III", number, flags, len(payload) if size is None else size) + payload
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.socket.sendmsg([data], rights)
+
+    def number(self, name, value, fds=()):
+        self.send(name, struct.pack("=Q", value), fds)
+
+    def state(self, name, index, num):
+        self.send(name, struct.pack("=II", index, num))
+
+    def receive(self):
+        """The payload of an answer and its descriptors."""
+        head, fds, _, _ = socket.recv_fds(self.socket, 12, 1)
+        need(len(head) == 12, "no answer")
+        size = struct.unpack("=III", head)[2]
+        return (self.socket.recv(size) if size else b""), fds
+
+    def dropped(self):
+        """Has the daemon ended the connection, after what it had to answer?"""
+        try:
+            while self.socket.recv(65536):
+                pass
+        except ConnectionResetError:
+            pass
+        except TimeoutError:
+            return False
+        return True
+
+    def features(self, extra=0, protocol=0):
+        self.send("SET_OWNER")
+        self.number("SET_FEATURES", VERSION_1 | PROTOCOL | extra)
+        self.number("SET_PROTOCOL_FEATURES", protocol)
+
+    def table(self, *regions, count=None, fds=None):
+        regions = regions or ((GUEST, MEMORY, USER, 0),)
+        payload = struct.pack("=II", len(regions) if count is None else count, 0)
+        payload += b"".join(struct.pack("=QQQQ", *region) for region in regions)
+        self.send("SET_MEM_TABLE", payload, [self.file] * len(regions) if fds is None else fds)
+
+    def ring(self, base=0, num=NUM, desc=USER + DESC, avail=USER + AVAIL, used=USER + USED):
+        self.state("SET_VRING_NUM", 0, num)
+        self.state("SET_VRING_BASE", 0, base)
+        self.send("SET_VRING_ADDR", struct.pack("=IIQQQQ", 0, 0, desc, used, avail, 0))
+        self.number("SET_VRING_CALL", 0, [self.call])
+        self.number("SET_VRING_ERR", 0, [self.err])
+        self.number("SET_VRING_KICK", 0, [self.kick])
+        self.state("SET_VRING_ENABLE", 0, 1)
+
+    def put(self, at, fmt, *values):
+        struct.pack_into("<" + fmt, self.memory, at, *values)
+
+    def get(self, at, fmt):
+        return struct.unpack_from("<" + fmt, self.memory, at)[0]
+
+    def request(self, slot, kind, sector):
+        """A request of one sector, three descriptors at desc 3 * slot of an indirect table."""
+        at = REQUESTS + 0x1000 * slot
+        self.put(at, "IIQ", kind, 0, sector)
+        self.put(at + 0x800, "B", 0xFF)
+        writes = 2 if kind == 0 else 0
+        for i, (addr, size, flags) in enumerate(
+                ((at, 16, 0), (at + 0x200, 512, writes), (at + 0x800, 1, 2))):
+            last = i == 2
+            self.put(at + 0x900 + 16 * i, "QIHH", GUEST + addr, size, flags | (0 if last else 1), 0 if last else i + 1)
+        return at + 0x900
+
+    def offer(self, idx, kind, sector):
+        """Makes a request available as entry `idx` of a split ring."""
+        slot = idx % NUM
+        self.put(DESC + 16 * slot, "QIHH", GUEST + self.request(slot, kind, sector), 48, 4, 0)
+        self.put(AVAIL + 4 + 2 * slot, "H", slot)
+        self.put(AVAIL + 2, "H", (idx + 1) % 65536)
+
+    def wait_used(self, idx, seconds=5):
+        deadline = time.monotonic() + seconds
+        while self.get(USED + 2, "H") != idx % 65536:
+            if time.monotonic() > deadline:
+                return False
+            select.select([self.call], [], [], 0.01)
+        return True
+
+    def ready(self):
+        self.features(extra=1 << 28)
+        self.table()
+        self.ring()
+
+
+def good(path, content):
+    """A front-end as it should be is served."""
+    front = Front(path)
+    front.ready()
+    front.offer(0, 0, 3)
+    os.eventfd_write(front.kick, 1)
+    need(front.wait_used(1), "the next front-end is not served")
+    at = REQUESTS
+    need(front.memory[at + 0x200:at + 0x400] == content[1536:2048] and front.get(at + 0x800, "B") == 0,
+         "the next front-end reads something else")
+    front.close()
+
+
+def many_answers(front):
+    for _ in range(20000):
+        front.send("GET_FEATURES")
+
+
+def cut_memory(front):
+    front.ready()
+    front.offer(0, 0, 0)
+    os.eventfd_write(front.kick, 1)
+    need(front.wait_used(1), "not served")
+    os.ftruncate(front.file, 0)
+    os.eventfd_write(front.kick, 1)
+
+
+def running(front, name, *args):
+    front.ready()
+    front.offer(0, 0, 0)
+    os.eventfd_write(front.kick, 1)
+    need(front.wait_used(1), "not served")
+    front.state(name, *args)
+
+
+def with_table(*regions, **more):
+    def run(front):
+        front.features()
+        front.table(*regions, **more)
+    return run
+
+
+def with_ring(**where):
+    def run(front):
+        front.features()
+        front.table()
+        front.ring(**where)
+    return run
+
+
+TOP = 2**64 - 0x1000
+INFLIGHT = 1 << 12
+
+# What is sent, and what the one line in the log has to say.
+BAD = [
+    ("another version", lambda f: f.send("GET_FEATURES", flags=2), "another version"),
+    ("an answer", lambda f: f.send("GET_FEATURES", flags=5), "or an answer"),
+    ("an unknown request", lambda f: f.send(99), "not known"),
+    ("request 0", lambda f: f.send(0), "not known"),
+    ("a payload of 4 GiB", lambda f: f.send("SET_FEATURES", size=0xFFFFFFFF), "longer than any"),
+    ("a payload of 300 bytes", lambda f: f.send("SET_MEM_TABLE", bytes(300)), "longer than any"),
+    ("features not offered", lambda f: f.number("SET_FEATURES", 1 << 63), "not offered"),
+    ("protocol features not offered", lambda f: f.number("SET_PROTOCOL_FEATURES", 1 << 40), "not offered"),
+    ("a table of 9 regions", with_table(count=9), "of no sense"),
+    ("a table shorter than it says", with_table(count=8), "shorter than its regions"),
+    ("a table without descriptors", with_table(fds=[]), "more or fewer descriptors"),
+    ("a region of no bytes", with_table((GUEST, 0, USER, 0)), "of no bytes"),
+    ("a region that wraps", with_table((TOP, MIB, USER, 0)), "past the end of its address space"),
+    ("a user address that wraps", with_table((GUEST, MIB, TOP, 0)), "past the end of its address space"),
+    ("an offset that wraps", with_table((GUEST, MIB, USER, TOP)), "past the end of its address space"),
+    ("a region longer than its file", with_table((GUEST, MIB + 1, USER, 0)), "past the end of its file"),
+    ("an offset behind the file", with_table((GUEST, MIB, USER, 4096)), "past the end of its file"),
+    ("a region of a pipe", with_table(fds=os.pipe()[:1]), "past the end of its file"),
+    ("queue 1 of 1", lambda f: f.state("SET_VRING_NUM", 1, 8), "does not exist"),
+    ("queue 2^31", lambda f: f.state("GET_VRING_BASE", 1 << 31, 0), "does not exist"),
+    ("a kick for queue 200", lambda f: f.number("SET_VRING_KICK", 200, [f.kick]), "does not exist"),
+    ("a kick with high bits", lambda f: f.number("SET_VRING_KICK", 1 << 40, [f.kick]), "does not exist"),
+    ("a kick without its descriptor", lambda f: f.number("SET_VRING_KICK", 0), "without the descriptor"),
+    ("no kick with a descriptor", lambda f: f.number("SET_VRING_CALL", 0x100, [f.call]), "one too many"),
+    ("two kicks", lambda f: f.number("SET_VRING_KICK", 0, [f.kick, f.call]), "no use for"),
+    ("descriptors for features", lambda f: f.number("SET_FEATURES", 0, [f.kick]), "no use for"),
+    ("ten descriptors", lambda f: f.number("SET_VRING_KICK", 0, [f.kick] * 10), "more descriptors than"),
+    ("a ring of no entries", lambda f: f.state("SET_VRING_NUM", 0, 0), "ring size"),
+    ("a ring of 65536 entries", lambda f: f.state("SET_VRING_NUM", 0, 65536), "ring size"),
+    ("a split ring of 6 entries", with_ring(num=6), "queue size"),
+    ("ring enabled twice over", lambda f: (f.features(), f.state("SET_VRING_ENABLE", 0, 2)), "neither enabled"),
+    ("enable without the feature", lambda f: f.state("SET_VRING_ENABLE", 0, 1), "no protocol features"),
+    ("a ring without memory", lambda f: (f.features(), f.ring()), "outside the memory regions"),
+    ("descriptors outside", with_ring(desc=0), "outside the memory regions"),
+    ("descriptors over the end", with_ring(desc=USER + MEMORY - 112), "outside the memory regions"),
+    ("an available ring over the end", with_ring(avail=USER + MEMORY - 16), "outside the memory regions"),
+    ("a used ring over the end", with_ring(used=USER + MEMORY - 64), "outside the memory regions"),
+    ("a used ring at the top", with_ring(used=2**64 - 4), "outside the memory regions"),
+    ("descriptors at an odd address", with_ring(desc=USER + 8), "not aligned"),
+    ("log of writes", lambda f: f.send("SET_VRING_ADDR", struct.pack("=IIQQQQ", 0, 1, 0, 0, 0, 0)), "not offered"),
+    ("a new size while it runs", lambda f: running(f, "SET_VRING_NUM", 0, 4), "running ring"),
+    ("a new position while it runs", lambda f: running(f, "SET_VRING_BASE", 0, 4), "running ring"),
+    ("configuration of 257 bytes", lambda f: f.send("GET_CONFIG", struct.pack("=III", 0, 257, 0)), "outside its space"),
+    ("configuration at 2^32 - 1", lambda f: f.send("GET_CONFIG", struct.pack("=III", 2**32 - 1, 8, 0)),
+     "outside its space"),
+    ("configuration of another size", lambda f: f.send("SET_CONFIG", struct.pack("=III", 0, 8, 0) + bytes(4)),
+     "outside its space"),
+    ("in-flight without the feature", lambda f: f.send("GET_INFLIGHT_FD", struct.pack("=QQHHI", 0, 0, 1, 8, 0)),
+     "not agreed"),
+    ("in-flight of no queues", lambda f: (f.features(protocol=INFLIGHT), f.send(
+        "GET_INFLIGHT_FD", struct.pack("=QQHHI", 0, 0, 0, 8, 0))), "do not exist"),
+    ("in-flight without its descriptor", lambda f: (f.features(protocol=INFLIGHT), f.send(
+        "SET_INFLIGHT_FD", struct.pack("=QQHHI", 4096, 0, 1, 8, 0))), "without its descriptor"),
+    ("in-flight longer than its file", lambda f: (f.features(protocol=INFLIGHT), f.send(
+        "SET_INFLIGHT_FD", struct.pack("=QQHHI", MIB, 8, 1, 8, 0), [f.file])), "past the end of its file"),
+    ("in-flight too short for the ring", lambda f: (f.features(protocol=INFLIGHT), f.table(), f.send(
+        "SET_INFLIGHT_FD", struct.pack("=QQHHI", 64, 0, 1, 8, 0), [f.file]), f.ring()), "does not fit the ring"),
+    ("in-flight of another version", lambda f: (f.features(protocol=INFLIGHT), f.table(), f.put(0x8008, "H", 77),
+        f.send("SET_INFLIGHT_FD", struct.pack("=QQHHI", 4096, 0x8000, 1, 8, 0), [f.file]), f.ring()), "another ring"),
+    ("answers that nobody reads", many_answers, "does not read"),
+    ("memory that goes away", cut_memory, "no longer there"),
+]
+# Every request with every payload size up to 48 that is not its own.
+SIZES = {"GET_FEATURES": 0, "SET_FEATURES": 8, "SET_OWNER": 0, "RESET_OWNER": 0, "SET_VRING_NUM": 8,
+         "SET_VRING_ADDR": 40, "SET_VRING_BASE": 8, "GET_VRING_BASE": 8, "SET_VRING_KICK": 8, "SET_VRING_CALL": 8,
+         "SET_VRING_ERR": 8, "GET_PROTOCOL_FEATURES": 0, "SET_PROTOCOL_FEATURES": 8, "GET_QUEUE_NUM": 0,
+         "SET_VRING_ENABLE": 8, "RESET_DEVICE": 0}
+for request, right in SIZES.items():
+    for wrong in (0, 1, 4, 7, 8, 9, 12, 39, 40, 41, 48):
+        if wrong != right:
+            BAD.append((f"{request} of {wrong} bytes",
+                        lambda f, request=request, wrong=wrong: f.send(request, bytes(wrong)), "wrong size"))
+
+
+def test_bad_messages(program, directory):
+    """bad messages: one line in the log, the connection ends, the next front-end is served"""
+    content = noise(MIB)
+    image = directory / "bad.img"
+    image.write_bytes(content)
+    with daemon(program, directory, image) as running_daemon:
+        for number, (title, send, text) in enumerate(BAD):
+            before = len(running_daemon.said().splitlines())
+            front = Front(running_daemon.path)
+            send(front)
+            need(front.dropped(), f"{title}: the connection does not end: {running_daemon.said()[-200:]}")
+            front.close()
+            if number % 16 == 0 or number < 56:
+                good(running_daemon.path, content)
+            lines = [line for line in running_daemon.said().splitlines()[before:] if "dropped" in line]
+            need(len(lines) == 1 and text in lines[0], f"{title}: the log says {lines}")
+        good(running_daemon.path, content)
+
+
+def test_bad_truncated(program, directory):
+    """bad messages: each good one cut off at each byte, and random ones"""
+    content = noise(MIB)
+    image = directory / "cut.img"
+    image.write_bytes(content)
+    pick = random.Random(5)
+    with daemon(program, directory, image) as running_daemon:
+        for size in (0, 8, 40):
+            for cut in range(1, 12 + size):
+                front = Front(running_daemon.path)
+                front.socket.send((struct.pack("=III", 9, 1, size) + bytes(size))[:cut])
+                front.close()
+        for _ in range(300):
+            front = Front(running_daemon.path)
+            for _ in range(pick.randrange(1, 8)):
+                payload = pick.randbytes(pick.choice((0, 4, 8, 8, 12, 20, 24, 40, 40, 72, 264)))
+                if pick.randrange(2):
+                    payload = bytes(pick.randrange(3) if i % 4 == 0 else 0 for i in range(len(payload)))
+                front.send(pick.randrange(40), payload, [front.kick, front.file][:pick.randrange(3)],
+                           flags=pick.choice((1, 1, 1, 9, pick.randrange(16))))
+            front.close()
+        good(running_daemon.path, content)
+
+
+def test_bad_driver(program, directory):
+    """a hostile driver: the queue is left alone, the front-end hears of it and resets it"""
+    content = noise(MIB)
+    image = directory / "driver.img"
+    image.write_bytes(content)
+    with daemon(program, directory, image) as running_daemon:
+        front = Front(running_daemon.path)
+        front.ready()
+        front.offer(0, 0, 0)
+        front.put(AVAIL + 2, "H", 100)
+        os.eventfd_write(front.kick, 1)
+        need(select.select([front.err], [], [], 5)[0], "the front-end does not hear of it")
+        need("more available than the queue holds" in running_daemon.said(), "the log does not say what happened")
+        front.state("GET_VRING_BASE", 0, 0)
+        front.receive()
+        front.put(AVAIL + 2, "H", 0)
+        front.put(USED + 2, "H", 0)
+        front.ring()
+        front.offer(0, 0, 5)
+        os.eventfd_write(front.kick, 1)
+        need(front.wait_used(1) and front.get(REQUESTS + 0x800, "B") == 0, "not served after a reset")
+        front.close()
+        good(running_daemon.path, content)
+
+
 QUICK = ["uml_raw"]
 RUNS = {name[5:]: run for name, run in list(globals().items()) if name.startswith("test_")}
 

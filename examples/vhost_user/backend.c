@@ -478,9 +478,10 @@ static const char *carry_out(const struct call *call)
         why = "descriptors that the message has no use for";
     else
         why = rule->handle(call);
-    if (why != NULL)
-        vhu_log(call->backend, "%s: %s", rule->name, why);
-    return why != NULL ? "bad message" : NULL;
+    if (why == NULL)
+        return NULL;
+    snprintf(call->backend->reason, VHU_REASON, "%s: %s", rule->name, why);
+    return call->backend->reason;
 }
 
 const char *vhu_backend_handle(struct vhu_backend *backend, const struct vhu_message *message,

@@ -21,7 +21,8 @@
 
 enum {
     VHU_SEGS = 256, /**< segments of one buffer, after they are cut at the ends of regions */
-    VHU_QUEUES = 64 /**< queues of one back-end at most */
+    VHU_QUEUES = 64, /**< queues of one back-end at most */
+    VHU_REASON = 128
 };
 
 struct vhu_backend;
@@ -78,6 +79,7 @@ struct vhu_backend {
     size_t in_got;
     int in_fd[VHU_MAX_FDS];
     unsigned in_fds;
+    char reason[VHU_REASON]; /**< why the connection has to end */
 };
 
 /** An answer: nothing is sent if `due` is false; `fd` goes along and is closed, unless negative. */
@@ -94,13 +96,13 @@ void vhu_backend_init(struct vhu_backend *backend);
  * Carries out one message whose payload is complete. No socket is needed for it.
  * @param fd     its `fds` descriptors, which are closed or kept here
  * @param answer filled in
- * @return NULL, or why the connection has to end
+ * @return NULL, or why the connection has to end: text that the back-end keeps
  */
 const char *vhu_backend_handle(struct vhu_backend *backend, const struct vhu_message *message,
                                const int *fd, unsigned fds, struct vhu_answer *answer);
 
 /** Serves once each queue that may have something. @return is there more already?, or negative: the
- *  connection has to end */
+ *  connection has to end, and `reason` says why */
 int vhu_backend_serve(struct vhu_backend *backend);
 
 /** Forgets the front-end: memory, descriptors, rings. */

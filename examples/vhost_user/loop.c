@@ -258,7 +258,7 @@ static const char *serve_frontend(struct vhu_backend *backend, int stop)
         why = wait_for(backend, stop, more != 0 ? 0 : any_polled(backend) ? POLL_INTERVAL : -1);
         if (why == NULL) {
             more = vhu_backend_serve(backend);
-            why = more < 0 ? "bad ring" : NULL;
+            why = more < 0 ? backend->reason : NULL;
         }
     }
     bus_expected = 0;

@@ -3,6 +3,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "queue.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -249,7 +250,7 @@ int vhu_queue_serve(struct vhu_queue *queue)
     if (!queue->live)
         why = start(queue);
     if (why != NULL) {
-        vhu_log(queue->backend, "queue %u: %s", queue->index, why);
+        snprintf(queue->backend->reason, VHU_REASON, "queue %u: %s", queue->index, why);
         return -1;
     }
     more = queue->backend->ops->serve(queue->backend->ctx, queue);

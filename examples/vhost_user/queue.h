@@ -24,7 +24,8 @@ void vhu_queue_stop(struct vhu_queue *queue);
 /** Closes the queue's descriptors and forgets everything about it. */
 void vhu_queue_reset(struct vhu_queue *queue);
 
-/** Serves it once if there may be something. @return 1: more; 0; negative: the connection has to end */
+/** Serves it once if there may be something. @return 1: more; 0; negative: the connection has to end for
+ *  the back-end's `reason` */
 int vhu_queue_serve(struct vhu_queue *queue);
 
 /** Puts `fd` (or -1) in the place of a descriptor of a queue. */
