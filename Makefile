@@ -45,7 +45,7 @@ help:
 	@echo 'make bench [QUICK=1]  what a ring operation, a notify and an interrupt cost here; tables and plots'
 	@echo 'make bench-count  instructions per ring operation, register access and kick, under callgrind'
 	@echo 'make size         bytes of code for three CPUs, and of state'
-	@echo 'make fuzz [FUZZ="ring caps device"] [FUZZ_TIME=seconds]  a hostile peer for each of these'
+	@echo 'make fuzz [FUZZ="ring caps device vhost"] [FUZZ_TIME=seconds]  a hostile peer for each of these'
 	@echo 'make trace        register accesses on devices of QEMU and on the model: what differs'
 	@echo 'make ablation     take out each memory barrier once and see the tests fail'
 	@echo 'make docs         API documentation in build/docs/html'
@@ -129,9 +129,9 @@ ablation:
 	tests/ablation.sh
 
 # The hostile peer: for either side of a queue (ring), for the capability scan (caps), for the registers of an
-# emulated device (device). FUZZ_TIME seconds each (clang). Inputs that found something new are kept in
+# emulated device (device), for the messages and rings of a vhost-user back-end (vhost). FUZZ_TIME seconds each (clang). Inputs that found something new are kept in
 # build/fuzz; one that fails is named at the end.
-FUZZ ?= ring caps device
+FUZZ ?= ring caps device vhost
 FUZZ_TIME ?= 60
 fuzz: $(addprefix fuzz-,$(FUZZ))
 fuzz-%: tests/fuzz_%.c | $(BUILD)

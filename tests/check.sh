@@ -208,6 +208,7 @@ foreign_all() {
 
 # shellcheck disable=SC2086
 qemu_devices() {
+    step "hostile front-end of a vhost-user back-end, 200000 inputs" fuzz vhost 200000
     step "qtest-blk builds, clang" clang -std=c11 -O2 $common $qtest_blk -o $build/qtest-blk-clang
     step "qtest-rng builds, clang" clang -std=c11 -O2 $common $qtest_rng -o $build/qtest-rng-clang
     step "qtest-blk builds, gcc, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize \

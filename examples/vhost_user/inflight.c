@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-enum { REGION_VERSION = 1, REGION_ALIGN = 64, WRAP = 0x8000 };
+enum { REGION_VERSION = 1, REGION_ALIGN = 64 };
 
 /* Split: of each descriptor, if it is a head. */
 struct split_entry {
@@ -75,11 +75,6 @@ static bool is_packed(const struct vhu_track *track)
     return (track->flags & VIRTQ_PACKED) != 0;
 }
 
-static uint16_t order16(uint16_t flags, uint16_t value)
-{
-    return VIRTIO_BIG_ENDIAN && !(flags & VIRTQ_LEGACY) ? __builtin_bswap16(value) : value;
-}
-
 size_t vhu_track_size(uint16_t entries, uint16_t flags)
 {
     size_t bytes = flags & VIRTQ_PACKED
@@ -134,7 +129,7 @@ static int32_t split_start(struct vhu_track *track, const struct virtq_areas *ar
                            struct virtq_position *at, struct held *held, uint16_t *head)
 {
     volatile struct split_region *region = split(track);
-    uint16_t used = order16(areas->flags, ((volatile const uint16_t *)areas->device)[1]);
+    uint16_t used = vhu_ring16(areas->flags, ((volatile const uint16_t *)areas->device)[1]);
     uint16_t batch = (uint16_t)(used - region->used_idx);
     uint32_t count;
 
@@ -150,10 +145,11 @@ static int32_t split_start(struct vhu_track *track, const struct virtq_areas *ar
 
 /* ----- packed ring ----- */
 
+/* The list of free entries ends with a number that none has. */
 static void packed_free_all(const struct vhu_track *track)
 {
     for (uint32_t i = 0; i < track->entries; i++)
-        packed(track)->desc[i].next = (uint16_t)(i + 1 == track->entries ? 0 : i + 1);
+        packed(track)->desc[i].next = (uint16_t)(i + 1);
     packed(track)->free_head = packed(track)->old_free_head = 0;
 }
 
@@ -175,7 +171,7 @@ static bool packed_settle(struct vhu_track *track, const struct virtq_areas *are
     if (at >= areas->num || region->used_idx >= areas->num)
         return false;
     avail = region->old_used_wrap ? VIRTQ_DESC_FLAG_AVAIL : VIRTQ_DESC_FLAG_USED;
-    flags = order16(areas->flags, ring[at].flags) & (VIRTQ_DESC_FLAG_AVAIL | VIRTQ_DESC_FLAG_USED);
+    flags = vhu_ring16(areas->flags, ring[at].flags) & (VIRTQ_DESC_FLAG_AVAIL | VIRTQ_DESC_FLAG_USED);
     if ((region->used_idx != at || region->used_wrap != region->old_used_wrap) && flags != avail) {
         region->old_free_head = region->free_head;
         region->old_used_idx = region->used_idx;
@@ -200,17 +196,17 @@ static bool packed_put_back(const struct vhu_track *track, const struct virtq_ar
 
     for (uint32_t left = packed(track)->desc[entry].num; left != 0; left--, (*room)--) {
         volatile struct packed_entry *from = &packed(track)->desc[entry];
-        struct virtq_packed_desc *to = &ring[*pos & (WRAP - 1)];
-        uint16_t avail = *pos & WRAP ? VIRTQ_DESC_FLAG_AVAIL : VIRTQ_DESC_FLAG_USED;
-        uint16_t flags = (uint16_t)((order16(areas->flags, from->flags) & ~lap) | avail);
+        struct virtq_packed_desc *to = &ring[*pos & (VHU_WRAP - 1)];
+        uint16_t avail = *pos & VHU_WRAP ? VIRTQ_DESC_FLAG_AVAIL : VIRTQ_DESC_FLAG_USED;
+        uint16_t flags = (uint16_t)((vhu_ring16(areas->flags, from->flags) & ~lap) | avail);
 
         if (*room == 0)
             return false;
         to->addr = from->addr;
         to->len = from->len;
         to->id = from->id;
-        VIRTIO_STORE_RELEASE16(&to->flags, order16(areas->flags, flags));
-        *pos = (uint16_t)((*pos & (WRAP - 1)) + 1 == areas->num ? ~*pos & WRAP : *pos + 1);
+        VIRTIO_STORE_RELEASE16(&to->flags, vhu_ring16(areas->flags, flags));
+        *pos = (uint16_t)((*pos & (VHU_WRAP - 1)) + 1 == areas->num ? ~*pos & VHU_WRAP : *pos + 1);
         if (left != 1 && (!packed_step(track, &entry) || entry >= track->entries))
             return false;
     }
@@ -223,12 +219,13 @@ static int32_t packed_start(struct vhu_track *track, const struct virtq_areas *a
                             struct virtq_position *at, struct held *held)
 {
     uint32_t count, room = areas->num;
+    int32_t found;
     uint16_t pos;
 
     if (!packed_settle(track, areas))
         return -1;
-    pos = (uint16_t)(packed(track)->used_idx | (packed(track)->used_wrap ? WRAP : 0));
-    if ((pos & (WRAP - 1)) >= areas->num)
+    pos = (uint16_t)(packed(track)->used_idx | (packed(track)->used_wrap ? VHU_WRAP : 0));
+    if ((pos & (VHU_WRAP - 1)) >= areas->num)
         return -1;
     at->avail_idx = at->used_idx = pos;
     count = collect(track, held);
@@ -236,19 +233,20 @@ static int32_t packed_start(struct vhu_track *track, const struct virtq_areas *a
         if (!packed_put_back(track, areas, held[i].entry, &pos, &room))
             return -1;
     }
+    found = (int32_t)count;
     /* They are popped anew, into entries of their own. The newest is forgotten first: whoever has to
      * start from here puts the others back into the same places. */
     while (count-- != 0)
         packed(track)->desc[held[count].entry].inflight = 0;
     packed_free_all(track);
-    return 0;
+    return found;
 }
 
 /* Copies the descriptors of the list that begins at `pos`. */
 static void packed_pop(struct vhu_track *track, uint16_t pos, uint32_t count)
 {
     volatile struct packed_region *region = packed(track);
-    uint16_t head = region->free_head, at = head, slot = pos & (WRAP - 1);
+    uint16_t head = region->free_head, at = head, slot = pos & (VHU_WRAP - 1);
 
     if (head >= track->entries)
         return;
@@ -304,7 +302,7 @@ static void begin(struct vhu_track *track, struct virtq_position at)
     packed(track)->features = 0;
     packed(track)->desc_num = track->entries;
     packed_free_all(track);
-    packed(track)->used_idx = packed(track)->old_used_idx = at.used_idx & (WRAP - 1);
+    packed(track)->used_idx = packed(track)->old_used_idx = at.used_idx & (VHU_WRAP - 1);
     packed(track)->used_wrap = packed(track)->old_used_wrap = (uint8_t)(at.used_idx >> 15);
     for (uint32_t i = 0; i < track->entries; i++)
         packed(track)->desc[i].inflight = 0;

@@ -13,6 +13,14 @@
 
 #include "virtio_ring.h"
 
+enum { VHU_WRAP = 0x8000 /**< the wrap counter in a packed position */ };
+
+/** A field of a ring with these flags in the CPU's order, or back. */
+static inline uint16_t vhu_ring16(uint16_t flags, uint16_t value)
+{
+    return VIRTIO_BIG_ENDIAN && !(flags & VIRTQ_LEGACY) ? __builtin_bswap16(value) : value;
+}
+
 /** The region of one queue. All zero: nothing is tracked. */
 struct vhu_track {
     void *region;         /**< NULL: nothing is tracked */
@@ -33,7 +41,7 @@ size_t vhu_track_size(uint16_t entries, uint16_t flags);
  * afterwards, to be popped again; those of a split ring are named by their heads.
  * @param at    set to where the device side starts; a new region leaves it as it is
  * @param head  array of areas->num, filled in order (split)
- * @return how many heads there are, or -1: the region does not belong to this queue
+ * @return how many buffers there are, or -1: the region does not belong to this queue
  */
 int32_t vhu_track_start(struct vhu_track *track, const struct virtq_areas *areas,
                         struct virtq_position *at, uint16_t *head);

@@ -9,7 +9,7 @@
 
 #include "virtio.h"
 
-enum { BATCH = 16, WRAP_AND_SLOT = 0xffff, WRAP = 0x8000 };
+enum { BATCH = 16, WRAP_AND_SLOT = 0xffff };
 
 void vhu_replace_fd(int *place, int fd)
 {
@@ -74,11 +74,6 @@ static const void *map_table(void *ctx, uint64_t addr, uint32_t len)
     return vhu_backend_map(ctx, addr, len);
 }
 
-static uint16_t ring16(uint16_t flags, uint16_t value)
-{
-    return VIRTIO_BIG_ENDIAN && !(flags & VIRTQ_LEGACY) ? __builtin_bswap16(value) : value;
-}
-
 /* A front-end that knows nothing of packed rings (user-mode Linux) starts a new one at 0, which is in
  * the lap of the other wrap counter. The ring knows better: where the device works next, USED is the
  * opposite of the counter, whether a descriptor is available there or not. */
@@ -86,7 +81,7 @@ static bool first_lap(const struct virtq_areas *areas)
 {
     const volatile struct virtq_packed_desc *ring = areas->desc;
 
-    return !(ring16(areas->flags, ring[0].flags) & VIRTQ_DESC_FLAG_USED);
+    return !(vhu_ring16(areas->flags, ring[0].flags) & VIRTQ_DESC_FLAG_USED);
 }
 
 /* Where the front-end says that the ring stands. Nothing is in flight but what the in-flight region
@@ -101,7 +96,7 @@ static struct virtq_position position(const struct vhu_queue *queue,
     if (areas->flags & VIRTQ_PACKED) {
         at.avail_idx = used != 0 ? used : avail;
         if (queue->base == 0)
-            at.avail_idx = first_lap(areas) ? WRAP : 0;
+            at.avail_idx = first_lap(areas) ? VHU_WRAP : 0;
     }
     at.used_idx = at.avail_idx;
     return at;
@@ -135,8 +130,8 @@ static const char *serve_again(struct vhu_queue *queue, const struct virtq_areas
     if (avail == NULL)
         return "out of memory";
     for (uint32_t i = 0; i < count; i++)
-        avail[2 + (at->used_idx + i) % areas->num] = ring16(areas->flags, head[i]);
-    avail[1] = ring16(areas->flags, (uint16_t)(at->used_idx + count));
+        avail[2 + (at->used_idx + i) % areas->num] = vhu_ring16(areas->flags, head[i]);
+    avail[1] = vhu_ring16(areas->flags, (uint16_t)(at->used_idx + count));
     own.driver = avail;
     if (virtq_device_init(&queue->ring, &own, map_table, queue->backend) != 0 ||
         virtq_device_restore(&queue->ring, *at) != 0)
@@ -165,7 +160,7 @@ static const char *recover(struct vhu_queue *queue, const struct virtq_areas *ar
     count = vhu_track_start(&queue->track, areas, at, head);
     if (count < 0)
         why = "in-flight region of another ring";
-    else if (count > 0)
+    else if (count > 0 && !(areas->flags & VIRTQ_PACKED))
         why = serve_again(queue, areas, at, head, (uint32_t)count);
     free(head);
     if (why == NULL && count > 0)
