@@ -297,7 +297,7 @@ REQUEST = {name: number for number, name in enumerate(
     SET_VRING_ADDR SET_VRING_BASE GET_VRING_BASE SET_VRING_KICK SET_VRING_CALL SET_VRING_ERR
     GET_PROTOCOL_FEATURES SET_PROTOCOL_FEATURES GET_QUEUE_NUM SET_VRING_ENABLE""".split())}
 REQUEST.update(GET_CONFIG=24, SET_CONFIG=25, GET_INFLIGHT_FD=31, SET_INFLIGHT_FD=32, RESET_DEVICE=34)
-VERSION_1, PACKED, PROTOCOL = 1 << 32, 1 << 34, 1 << 30
+VERSION_1, PACKED, PROTOCOL, EVENT_IDX = 1 << 32, 1 << 34, 1 << 30, 1 << 29
 GUEST, USER, MEMORY, NUM = 0x100000, 0x7F0000000000, MIB, 8
 DESC, AVAIL, USED, REQUESTS = 0, 0x1000, 0x2000, 0x4000
 
@@ -635,10 +635,10 @@ class Packed(Front):
         return True
 
 
-def connect(kind, path, memory, region, base):
+def connect(kind, path, memory, region, base, extra=0):
     """A front-end whose rings go on where they were; returns it and the in-flight region."""
     front = kind(path, memory)
-    front.features(extra=1 << 28 | (PACKED if kind is Packed else 0), protocol=INFLIGHT)
+    front.features(extra=extra | 1 << 28 | (PACKED if kind is Packed else 0), protocol=INFLIGHT)
     front.table()
     if region is None:
         front.send("GET_INFLIGHT_FD", struct.pack("=QQHHI", 0, 0, 1, NUM, 0))
@@ -711,6 +711,92 @@ def test_killed_split(program, directory):
 def test_killed_packed(program, directory):
     """kill -9 among eight writes and flushes, a hundred times: packed ring, in-flight region"""
     need(killed(program, directory, Packed, 100) > 0, "never was a request in flight")
+
+
+REGION = 0x3000  # of an in-flight region in the memory, for ones that this front-end made up
+
+
+def take_over(kind, path, memory, base, extra=0):
+    region = (struct.pack("=QQHHI", 0x1000, REGION, 1, NUM, 0), memory)
+    return connect(kind, path, memory, region, base, extra)[0]
+
+
+def made_up(kind, path, write):
+    """A front-end whose ring and region were written before a back-end saw them."""
+    memory = os.memfd_create("memory")
+    os.ftruncate(memory, MEMORY)
+    before = Front(path, memory)
+    before.packed = kind is Packed
+    write(before)
+    before.close()
+    return memory
+
+
+def test_region_split(program, directory):
+    """an in-flight region of another back-end: split, out of order, the last batch not settled"""
+    def write(ring):
+        for slot in (2, 3, 6):
+            ring.put(DESC + 16 * slot, "QIHH", GUEST + ring.request(slot, 0, slot), 48, 4, 0)
+        ring.put(AVAIL, "HH", 0, 7)
+        ring.put(AVAIL + 4 + 2 * NUM, "H", 6)  # used_event: a call for the second of them
+        ring.put(USED, "HH", 0, 5)
+        ring.put(REGION, "QHHHH", 0, 1, NUM, 2, 4)
+        for slot, counter in ((2, 1), (3, 9), (6, 4)):
+            ring.put(REGION + 16 + 16 * slot, "B5xHQ", 1, 0, counter)
+
+    content = noise(MIB)
+    image = directory / "region.img"
+    image.write_bytes(content)
+    with daemon(program, directory, image) as running_daemon:
+        memory = made_up(Front, running_daemon.path, write)
+        front = take_over(Front, running_daemon.path, memory, 7, EVENT_IDX)
+        need(front.wait_used(7), "the requests in flight are not served")
+        need(select.select([front.call], [], [], 5)[0], "the driver is not called")
+        served = [front.get(USED + 4 + 8 * slot, "I") for slot in (5, 6)]
+        need(served == [6, 3], f"served were {served}")
+        for slot in (3, 6):
+            at = REQUESTS + 0x1000 * slot
+            need(front.memory[at + 0x200:at + 0x400] == content[512 * slot:512 * slot + 512], "other data")
+        need(front.get(REQUESTS + 0x2800, "B") == 0xFF, "a request that was complete is served again")
+        front.close()
+        os.close(memory)
+
+
+def packed_region(committed):
+    """Two buffers in flight, in entries 4 and 1; a flush of both was under way, or just over."""
+    def write(ring):
+        flags = 0x8080 if committed else 0x0084
+        ring.put(DESC + 16 * 2, "QIHH", 0, 0, 99, flags)
+        ring.put(DESC + 16 * 3, "QIHH", 0, 0, 98, 0x8080)
+        ring.put(REGION, "QHHHHHHBB", 0, 1, NUM, 4, 0, 4, 2, 1, 1)
+        for entry, link in ((0, 2), (2, 3), (3, 5), (5, 6), (6, 7), (7, 8), (4, 1), (1, 0)):
+            ring.put(REGION + 32 + 32 * entry + 2, "H", link)
+        for entry, slot, counter in ((4, 5, 7), (1, 2, 3)):
+            at = REGION + 32 + 32 * entry
+            ring.put(at, "B", 1)
+            ring.put(at + 4, "HHQHHIQ", entry, 1, counter, slot, 0x0084, 48, GUEST + ring.request(slot, 0, slot))
+    return write
+
+
+def test_region_packed(program, directory):
+    """an in-flight region of another back-end: packed, its descriptors overwritten, a flush under way"""
+    content = noise(MIB)
+    image = directory / "region.img"
+    image.write_bytes(content)
+    with daemon(program, directory, image) as running_daemon:
+        for committed in (False, True):
+            memory = made_up(Packed, running_daemon.path, packed_region(committed))
+            front = take_over(Packed, running_daemon.path, memory, 0x80028002)
+            need(committed or front.wait_used(4), "the requests in flight are not served")
+            front.state("GET_VRING_BASE", 0, 0)
+            stands = struct.unpack("=II", front.receive()[0])[1]
+            need(stands == 0x80048004, f"the ring stands at {stands:#x}")
+            served = [front.get(DESC + 16 * slot + 12, "H") for slot in (2, 3)]
+            need(served == ([99, 98] if committed else [2, 5]), f"used are {served}")
+            status = [front.get(REQUESTS + 0x1000 * slot + 0x800, "B") for slot in (2, 5)]
+            need(status == ([255, 255] if committed else [0, 0]), f"the requests' status is {status}")
+            front.close()
+            os.close(memory)
 
 
 QUICK = ["uml_raw"]
