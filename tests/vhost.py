@@ -799,7 +799,79 @@ def test_region_packed(program, directory):
             os.close(memory)
 
 
-QUICK = ["uml_raw"]
+# ----- QEMU in front, its BIOS as the driver -----
+
+
+def boot_sector(directory):
+    source = pathlib.Path(__file__).parent / "support" / "boot_copy.S"
+    try:
+        subprocess.run(["gcc", "-m32", "-c", str(source), "-o", str(directory / "boot.o")], check=True, timeout=30)
+        subprocess.run(["objcopy", "-O", "binary", "-j", ".text", str(directory / "boot.o"),
+                        str(directory / "boot.bin")], check=True, timeout=30)
+    except FileNotFoundError as why:
+        raise Skipped(f"needs {why.filename}") from None
+    return (directory / "boot.bin").read_bytes()
+
+
+def boot_and_copy(program, directory, kills):
+    """SeaBIOS copies half of the disk to the other half; the daemon is killed meanwhile."""
+    if shutil.which("qemu-system-x86_64") is None:
+        raise Skipped("needs qemu-system-x86_64")
+    half = 8192 * 512
+    image, serial = directory / "boot.img", directory / "serial"
+    content = boot_sector(directory) + noise(half - 512)
+    image.write_bytes(content + bytes(half))
+    running_daemon = Daemon(program, directory, image)
+    qemu = subprocess.Popen(
+        ["qemu-system-x86_64", "-accel", "tcg", "-m", "64M", "-nodefaults", "-display", "none",
+         "-machine", "q35,memory-backend=m", "-object", "memory-backend-memfd,id=m,size=64M,share=on",
+         "-serial", f"file:{serial}", "-device", "isa-debug-exit,iobase=0x501,iosize=1",
+         "-chardev", f"socket,id=c,path={running_daemon.path},reconnect=1",
+         "-device", "vhost-user-blk-pci,chardev=c,bootindex=0"], stderr=subprocess.PIPE)
+    try:
+        for _ in range(kills):
+            wait_for_copy(image, half, qemu)
+            running_daemon.kill()
+            running_daemon.start()
+        try:
+            text = qemu.communicate(timeout=60)[1].decode()
+        except subprocess.TimeoutExpired:
+            raise Failed(f"the copy does not end: {running_daemon.said()[-500:]}") from None
+        need(serial.exists() and serial.read_bytes() == b"K", f"the copy failed: {text[-500:]}")
+        running_daemon.stop()
+    finally:
+        qemu.kill()
+        qemu.wait()
+        running_daemon.kill()
+    need(image.read_bytes() == content + bytes(512) + content[512:], "the copy differs")
+    return running_daemon.said()
+
+
+def wait_for_copy(image, half, qemu):
+    """Waits until some more of the second half is written."""
+    def progress():
+        with open(image, "rb") as disk:
+            disk.seek(half)
+            return len(disk.read().rstrip(b"\0"))
+
+    start, deadline = progress(), time.monotonic() + 30
+    while progress() < start + 100 * 512:
+        need(time.monotonic() < deadline and qemu.poll() is None, "the copy does not go on")
+        time.sleep(0.001)
+
+
+def test_qemu_bios(program, directory):
+    """QEMU's vhost-user-blk-pci, driven by SeaBIOS: half a disk copied, sector by sector"""
+    boot_and_copy(program, directory, 0)
+
+
+def test_qemu_killed(program, directory):
+    """QEMU's vhost-user-blk-pci, driven by SeaBIOS: the daemon killed five times meanwhile"""
+    said = boot_and_copy(program, directory, 5)
+    need(said.count("front-end connected") >= 6, "QEMU did not connect again")
+
+
+QUICK = ["uml_raw", "qemu_bios"]
 RUNS = {name[5:]: run for name, run in list(globals().items()) if name.startswith("test_")}
 
 
@@ -811,7 +883,7 @@ def main():
     args = parser.parse_args()
     passed = failed = 0
     for name, run in RUNS.items():
-        if args.only not in name or (args.quick and name.startswith("uml") and name not in QUICK):
+        if args.only not in name or (args.quick and name.startswith(("uml", "qemu")) and name not in QUICK):
             continue
         with tempfile.TemporaryDirectory(prefix="vhost-") as directory:
             try:
