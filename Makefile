@@ -25,7 +25,8 @@ VHOST_BACKEND = $(addprefix examples/vhost_user/,backend.c queue.c loop.c memory
 VHOST_BLK = examples/hosts/vhost_blk.c examples/device/blk.c $(VHOST_BACKEND)
 ALL_HEADERS = $(HEADERS) $(wildcard examples/*/*.h)
 
-.PHONY: help demo vhost vhost-peers qtest vhost-front vmm lspci check headers qemu peers bench bench-count size ablation fuzz trace docs install clean
+.PHONY: help demo vhost vhost-peers qtest vhost-front vmm lspci check headers qemu peers bench bench-count \
+    size ablation fuzz trace docs install clean
 
 help:
 	@echo 'make demo [DISK=file] [TRANSPORT=t]  both ends of a block device in one process'
@@ -103,10 +104,11 @@ headers:
 qemu: $(BUILD)/qtest-blk $(BUILD)/qtest-rng
 	tests/qemu.sh $^
 
-# The whole matrix of machines, transports and features, a minute or so.
-peers: $(BUILD)/qtest-blk $(BUILD)/qtest-rng vhost-front
+# The whole matrix: machines, transports and features; vhost-user in both directions.
+peers: qtest vhost-front vhost
 	tests/peers.sh $(BUILD)/qtest-blk $(BUILD)/qtest-rng
-	tests/vhost_front.sh $(BUILD)/vhost-front-blk all
+	tests/vhost_front.sh $(BUILD)/vhost-front-blk all $(BUILD)/vhost-blk
+	tests/vhost.py $(BUILD)/vhost-blk
 	tests/vhost_dpdk.sh $(BUILD)/vhost-front-net all || [ $$? = 77 ]
 
 # Counted and measured as shipped, with gcc -O2 and -Os, whatever CC and CFLAGS say.
@@ -129,8 +131,8 @@ ablation:
 	tests/ablation.sh
 
 # The hostile peer: for either side of a queue (ring), for the capability scan (caps), for the registers of an
-# emulated device (device), for the messages and rings of a vhost-user back-end (vhost). FUZZ_TIME seconds each (clang). Inputs that found something new are kept in
-# build/fuzz; one that fails is named at the end.
+# emulated device (device), for the messages and rings of a vhost-user back-end (vhost). FUZZ_TIME seconds each
+# (clang). Inputs that found something new are kept in build/fuzz; one that fails is named at the end.
 FUZZ ?= ring caps device vhost
 FUZZ_TIME ?= 60
 fuzz: $(addprefix fuzz-,$(FUZZ))
