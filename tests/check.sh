@@ -180,7 +180,7 @@ native_clang() { native clang clang++; }
 as_cxx() {
     for suite in $suites; do
         step "$suite as C++17, g++, ASan and UBSan" build_and_run "$suite-cxx" g++ -x c++ \
-            -std=c++17 -fpermissive -w '-D_Alignas(n)=__attribute__((aligned(n)))' -O1 -g -I. \
+            -std=c++17 -fpermissive -w '-D_Alignas(n)=__attribute__((aligned(n)))' -O0 -g -I. \
             "$config" $sanitize $(sources $suite) -lcriterion
     done
     step "ring images" images gcc "$sanitize" ""

@@ -51,17 +51,19 @@ for header in virtio_ring.h virtio_pci_caps.h virtio.h; do
 done
 
 while read -r cpu cc flags; do
+    levels=-O2
+    case $cpu in cortex*|rv32*) levels="-O2 -Os" ;; esac # -Os is for the small ones
     for header in virtio_ring.h virtio_pci_caps.h virtio.h; do
-        for level in -O2 -Os; do
+        for level in $levels; do
             # shellcheck disable=SC2086
             compile "$cpu $cc $level $header C11" \
                 $cc $flags -std=c11 $level $warn $bare "$emit" -I. "$dir/$header.c"
-            case $cc in clang*) # the cross gcc packages have no C++
-                # shellcheck disable=SC2086
-                compile "$cpu $cc $level $header C++17" \
-                    $cc $flags -x c++ -std=c++17 $level $warn $bare "$emit" -I. "$dir/$header.cc" ;;
-            esac
         done
+        case $cc in clang*) # the cross gcc packages have no C++
+            # shellcheck disable=SC2086
+            compile "$cpu $cc $header C++17" \
+                $cc $flags -x c++ -std=c++17 -O2 $warn $bare "$emit" -I. "$dir/$header.cc" ;;
+        esac
     done
 done <<END
 x86-64 gcc
@@ -94,10 +96,8 @@ done
 # What a program can leave out, each by itself.
 while read -r config; do
     for header in virtio_ring.h virtio.h; do
-        for level in -O2 -Os; do
-            compile "x86-64 gcc $level $header $config" \
-                gcc -std=c11 $level $warn $bare "$emit" "-D$config" -I. "$dir/$header.c"
-        done
+        compile "x86-64 gcc $header $config" \
+            gcc -std=c11 -Os $warn $bare "$emit" "-D$config" -I. "$dir/$header.c"
         compile "ppc64 gcc $header $config" \
             powerpc64-linux-gnu-gcc -std=c11 -O2 $warn $bare "$emit" "-D$config" -I. "$dir/$header.c"
     done
