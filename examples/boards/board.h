@@ -91,7 +91,7 @@ struct board_pci *board_pci(void);
 enum {
     BOARD_HANDLERS = 16,    /**< handlers connected at most */
     BOARD_VECTORS = 4,      /**< MSI-X vectors of one device at most */
-    BOARD_PATIENCE = 10000000 /**< microseconds without a sign of life until a wait gives up */
+    BOARD_PATIENCE = 10000000 /**< microseconds without progress until a wait gives up */
 };
 
 /** How a device's interrupts arrive. */
@@ -117,7 +117,7 @@ struct board_device {
     void *handler_ctx;
     volatile uint32_t interrupts; /**< taken so far */
     uint32_t seen;                /**< of these, by board_wait() */
-    uint64_t heard;               /**< board_micros() of the last sign of life */
+    uint64_t began;               /**< board_micros() of board_wait_begin() */
     struct board_vector vector[BOARD_VECTORS];
     struct board_function function;
     struct virtio_pci_config config; /**< PCI */
@@ -135,10 +135,11 @@ bool board_find(struct board_device *dev, unsigned type, unsigned index);
 /** Waits a moment for the device: until its next interrupt, for a millisecond, or, where there are
  *  none, not at all. A `wait` hook of the front-ends.
  *  @param device  struct board_device
- *  @return false: nothing was heard of it for BOARD_PATIENCE */
+ *  @return false: BOARD_PATIENCE is over since board_wait_begin(); interrupts that lead to nothing do
+ *          not prolong it */
 bool board_wait(void *device);
 
-/** Starts the wait for a sign of life anew. */
+/** Something was done, or is about to be: the time that the device has begins anew. */
 void board_wait_begin(struct board_device *dev);
 
 /** Prints how many interrupts came, and of which kind. */

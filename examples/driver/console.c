@@ -309,14 +309,14 @@ int console_stop(struct console *con)
 /* ----- control messages ----- */
 
 /* Their fields are little-endian, for a legacy device in the CPU's order. */
-static bool console_swapped(const struct console *con)
+static bool console_big(const struct console *con)
 {
-    return VIRTIO_BIG_ENDIAN && !con->drv->transport->legacy;
+    return VIRTIO_BIG_ENDIAN && con->drv->transport->legacy;
 }
 
 static uint32_t console_number(const struct console *con, const uint8_t *bytes, unsigned width)
 {
-    bool big = VIRTIO_BIG_ENDIAN && !console_swapped(con);
+    bool big = console_big(con);
     uint32_t value = 0;
 
     for (unsigned i = 0; i < width; i++)
@@ -326,7 +326,7 @@ static uint32_t console_number(const struct console *con, const uint8_t *bytes, 
 
 static void console_put(const struct console *con, uint8_t *bytes, unsigned width, uint32_t value)
 {
-    bool big = VIRTIO_BIG_ENDIAN && !console_swapped(con);
+    bool big = console_big(con);
 
     for (unsigned i = 0; i < width; i++)
         bytes[big ? width - 1 - i : i] = (uint8_t)(value >> 8 * i);

@@ -258,7 +258,7 @@ void board_show_interrupts(const struct board_device *dev)
 
 void board_wait_begin(struct board_device *dev)
 {
-    dev->heard = board_micros();
+    dev->began = board_micros();
 }
 
 bool board_wait(void *device)
@@ -267,10 +267,6 @@ bool board_wait(void *device)
 
     if (dev->irq != BOARD_IRQ_NONE && dev->seen == dev->interrupts)
         board_idle();
-    if (dev->seen != dev->interrupts) {
-        dev->seen = dev->interrupts;
-        board_wait_begin(dev);
-        return true;
-    }
-    return board_micros() - dev->heard < BOARD_PATIENCE;
+    dev->seen = dev->interrupts;
+    return board_micros() - dev->began < BOARD_PATIENCE;
 }
