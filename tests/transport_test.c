@@ -48,14 +48,18 @@ static void kicked(void *ctx, uint16_t index)
 {
     struct virtio_dev *dev = &rig.function.dev;
     bool irq;
+    int rc;
 
     (void)ctx;
     if (rig.stuck)
         return;
-    if (blkdev_serve(&rig.disk, virtio_dev_ring(dev, index), &irq) != 0)
-        virtio_dev_needs_reset(dev);
-    else if (irq)
-        virtio_dev_interrupt(dev, index);
+    do {
+        rc = blkdev_serve(&rig.disk, virtio_dev_ring(dev, index), &irq);
+        if (rc < 0)
+            virtio_dev_needs_reset(dev);
+        else if (irq)
+            virtio_dev_interrupt(dev, index);
+    } while (rc > 0);
 }
 
 static void line_changed(void *ctx, bool level)

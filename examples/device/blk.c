@@ -254,24 +254,24 @@ int blkdev_serve(struct blkdev *dev, struct virtq_device *queue, bool *irq)
 {
     struct virtq_seg seg[BLKDEV_SEGS];
     struct virtq_chain chain;
-    int rc;
+    int rc = 0;
 
     chain.seg = seg;
     chain.capacity = BLKDEV_SEGS;
-    *irq = false;
     virtq_device_kick_off(queue);
-    do {
-        while ((rc = virtq_device_pop(queue, &chain)) != 0) {
-            if (rc < 0 && !virtq_err_names_chain(rc))
-                break;
-            if (rc < 0)
-                dev->refused++;
-            virtq_device_push(queue, chain.token, rc < 0 ? 0 : blkdev_answer(dev, &chain));
-        }
-        virtq_device_flush(queue);
-        *irq = virtq_device_irq_due(queue) || *irq;
-    } while (rc == 0 && virtq_device_kick_on(queue));
-    return rc;
+    for (unsigned left = BLKDEV_BATCH; left != 0; left--) {
+        rc = virtq_device_pop(queue, &chain);
+        if (rc == 0 || (rc < 0 && !virtq_err_names_chain(rc)))
+            break;
+        if (rc < 0)
+            dev->refused++;
+        virtq_device_push(queue, chain.token, rc < 0 ? 0 : blkdev_answer(dev, &chain));
+    }
+    virtq_device_flush(queue);
+    *irq = virtq_device_irq_due(queue);
+    if (rc < 0 && !virtq_err_names_chain(rc))
+        return rc;
+    return rc != 0 || virtq_device_kick_on(queue);
 }
 
 uint64_t blkdev_features(const struct blkdev *dev)

@@ -26,6 +26,7 @@ enum {
 enum {
     BLKDEV_CONFIG_SIZE = 60, /**< bytes of device configuration: capacity to write_zeroes_may_unmap */
     BLKDEV_SEGS = 128,       /**< segments of one request at most */
+    BLKDEV_BATCH = 16,       /**< requests served in one go */
     BLKDEV_RANGES = 16,      /**< ranges of one discard or write-zeroes request at most */
     BLKDEV_SECTOR = 512
 };
@@ -68,9 +69,11 @@ void blkdev_config(const struct blkdev *dev, uint8_t config[BLKDEV_CONFIG_SIZE])
 /** Carries out the request in a popped chain; returns the bytes written to it. */
 uint32_t blkdev_answer(struct blkdev *dev, const struct virtq_chain *chain);
 
-/** Serves all available requests of a queue, then asks for the next kick.
+/** Serves available requests of a queue, BLKDEV_BATCH at most, so that a driver that adds more all the
+ *  time does not keep the caller; then asks for the next kick.
  *  @param irq  set to whether the driver wants an interrupt for them
- *  @return 0, or the VIRTQ_ERR_* that broke the queue: answer with DEVICE_NEEDS_RESET */
+ *  @return 0: all served; 1: there is more, call again, nobody kicks; or the VIRTQ_ERR_* that broke the
+ *          queue: answer with DEVICE_NEEDS_RESET */
 int blkdev_serve(struct blkdev *dev, struct virtq_device *queue, bool *irq);
 
 #endif

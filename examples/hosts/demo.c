@@ -59,12 +59,16 @@ static void device_kicked(void *ctx, uint16_t queue)
     struct machine *machine = ctx;
     struct virtio_dev *dev = &machine->function.dev;
     bool irq;
+    int rc;
 
     machine->kicks++;
-    if (blkdev_serve(&machine->disk, virtio_dev_ring(dev, queue), &irq) != 0)
-        virtio_dev_needs_reset(dev);
-    else if (irq)
-        virtio_dev_interrupt(dev, queue);
+    do {
+        rc = blkdev_serve(&machine->disk, virtio_dev_ring(dev, queue), &irq);
+        if (rc < 0)
+            virtio_dev_needs_reset(dev);
+        else if (irq)
+            virtio_dev_interrupt(dev, queue);
+    } while (rc > 0);
 }
 
 static void device_line(void *ctx, bool level)
