@@ -470,7 +470,7 @@ static void check_port(unsigned port)
 
 Test(console_start, ports_are_taken_named_opened_and_carry_data_both_ways)
 {
-    for (unsigned way = 0; way < WAYS; way++) { /* L-CON-01, L-CON-02, D-CON-01 */
+    for (unsigned way = 0; way < WAYS; way++) { /* L-CON-01, L-CON-02, D-CON-01 to D-CON-03 */
         start_ways(way);
         for (uint32_t port = 0; port < CONSOLE_PORTS; port++) {
             add_port(port);

@@ -4,8 +4,8 @@
 
     tests/rules.py [--quiet]
 
-The rules are those of the virtqueue, of the transports and of the life cycle (VIRTIO 2 to 4), and the
-R- ones of the 2011 RFC; a test names them in a comment, one by one or as "D-PACK-01 to D-PACK-05".
+The rules are those of the virtqueue, of the transports and of the life cycle (VIRTIO 2 to 4), of the devices
+that the examples have, and the R- ones of the 2011 RFC; a test names them in a comment, one by one or as "D-PACK-01 to D-PACK-05".
 """
 import pathlib
 import re
@@ -35,6 +35,8 @@ RULES = {
     "D-PLEG": "1-3 6", "L-PLEG": "4-5", "V-PLEG": "1-3",
     "D-MMIO": "1-11", "L-MMIO": "8", "V-MMIO": "1-7", "D-MLEG": "1-5", "V-MLEG": "1-2",
     "D-LEG": "1-2 4 6-7 9-10", "V-LEG": "1-2 8", "L-LEG": "3 5",
+    # the front-ends and the block device
+    "D-BLK": "1", "V-BLK": "1", "D-NET": "1", "V-NET": "1", "D-CON": "1-4", "V-CON": "1",
 }
 
 

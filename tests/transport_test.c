@@ -972,6 +972,7 @@ Test(blk, every_feature_of_the_ring)
 
 Test(blk, bad_requests_do_not_reach_the_device)
 {
+    /* D-BLK-01 */
     struct virtq_seg many[BLK_DATA_SEGS + 1];
 
     take_device(FUNCTION_PCI_MODERN);
@@ -1051,4 +1052,145 @@ Test(blk, hostile_driver_makes_the_device_ask_for_a_reset)
     virtio_notify_send(&rig.blk.queue.notify, 0);
     cr_expect(virtio_drv_needs_reset(&rig.drv));
     cr_expect_eq(virtio_drv_irq_status(&rig.drv), VIRTIO_IRQ_CONFIG);
+}
+
+/* ---------------------------------------------------------------------------
+ * The block device alone, with a medium of hooks
+ * --------------------------------------------------------------------------- */
+static unsigned hooks_called;
+
+static bool hook_move(void *ctx, uint64_t at, void *to, uint32_t len)
+{
+    (void)ctx;
+    hooks_called++;
+    memcpy(to, rig.medium + at, len);
+    return true;
+}
+static bool hook_write(void *ctx, uint64_t at, const void *from, uint32_t len)
+{
+    (void)ctx;
+    hooks_called++;
+    memcpy(rig.medium + at, from, len);
+    return true;
+}
+static bool hook_flush(void *ctx)
+{
+    (void)ctx;
+    hooks_called++;
+    return true;
+}
+static bool hook_zero(void *ctx, uint64_t at, uint64_t len, bool unmap)
+{
+    (void)ctx;
+    (void)unmap;
+    hooks_called++;
+    memset(rig.medium + at, 0, (size_t)len);
+    return true;
+}
+static bool hook_discard(void *ctx, uint64_t at, uint64_t len)
+{
+    return hook_zero(ctx, at, len, true);
+}
+
+static void hooked_disk(void)
+{
+    static const struct blkdev_ops ops = {hook_move, hook_write, hook_flush, hook_zero, hook_discard};
+
+    power_on(FUNCTION_PCI_MODERN);
+    rig.disk.ops = &ops;
+    rig.disk.queues = 1;
+    hooks_called = 0;
+}
+
+static void put_number(uint8_t *at, unsigned width, uint64_t value)
+{
+    for (unsigned i = 0; i < width; i++)
+        at[i] = (uint8_t)(value >> 8 * i);
+}
+
+/* Status of a request whose data, `length` bytes of guest memory at 64, go to the device. */
+static uint8_t ask(uint32_t type, uint64_t sector, uint32_t length)
+{
+    struct virtq_seg seg[3] = {{GUEST, 16}, {GUEST + 64, length}, {GUEST + 32, 1}};
+    struct virtq_chain chain = {seg, 3, 2, 1, 0};
+
+    put_number(guest, 4, type);
+    put_number(guest + 8, 8, sector);
+    guest[32] = 0xff;
+    cr_expect(blkdev_answer(&rig.disk, &chain) <= 1);
+    return guest[32];
+}
+
+/* The same for one range of a discard (11) or of a write-zeroes (13). */
+static uint8_t ask_range(uint32_t type, uint64_t sector, uint32_t sectors, uint32_t flags)
+{
+    put_number(guest + 64, 8, sector);
+    put_number(guest + 72, 4, sectors);
+    put_number(guest + 76, 4, flags);
+    return ask(type, 0, 16);
+}
+
+Test(blkdev, requests_it_does_not_support_are_answered_so)
+{
+    enum { OK, IOERR, UNSUPP };
+
+    hooked_disk(); /* V-BLK-01 */
+    cr_expect_eq(ask(99, 0, 16), UNSUPP);
+    cr_expect_eq(ask_range(11, 0, 1, 1), UNSUPP, "a discard has no flags");
+    cr_expect_eq(ask_range(11, 0, 1, 2), UNSUPP);
+    cr_expect_eq(ask_range(13, 0, 1, 2), UNSUPP);
+    cr_expect_eq(ask_range(13, 0, 129, 0), IOERR, "beyond the end");
+    cr_expect_eq(ask_range(13, UINT64_MAX, 1, 0), IOERR);
+    cr_expect_eq(ask(13, 0, 15), IOERR, "no whole range");
+    cr_expect_eq(hooks_called, 0, "and nothing was done");
+    cr_expect_eq(ask_range(13, 2, 1, 1), OK);
+    cr_expect_eq(rig.medium[2 * 512 + 7], 0);
+    cr_expect(rig.medium[2 * 512 - 1] != 0);
+    cr_expect(rig.medium[3 * 512 + 7] != 0);
+    cr_expect_eq(ask(1, 5, 512), OK);
+    cr_expect_eq(memcmp(rig.medium + 5 * 512, guest + 64, 512), 0);
+    rig.disk.ops = NULL;
+    cr_expect_eq(ask_range(13, 0, 1, 0), UNSUPP, "not offered without hooks");
+}
+
+Test(blkdev, a_read_only_disk_is_not_written)
+{
+    uint8_t config[BLKDEV_CONFIG_SIZE];
+
+    hooked_disk(); /* V-BLK-01, L-BLK-01, L-BLK-02 */
+    rig.disk.read_only = true;
+    cr_expect_eq(ask(1, 0, 512), 1);
+    cr_expect_eq(ask_range(11, 0, 1, 0), 1);
+    cr_expect_eq(ask_range(13, 0, 1, 0), 1);
+    cr_expect_eq(hooks_called, 0);
+    cr_expect_eq(blkdev_features(&rig.disk), 1u << 2 | 1u << 5 | 1u << 6 | 1u << 9);
+    blkdev_config(&rig.disk, config);
+    for (unsigned i = 36; i < BLKDEV_CONFIG_SIZE; i++)
+        cr_expect_eq(config[i], 0, "byte %u is of what is not offered", i);
+    rig.disk.read_only = false;
+    blkdev_config(&rig.disk, config);
+    for (unsigned i = 57; i < BLKDEV_CONFIG_SIZE; i++)
+        cr_expect_eq(config[i], 0, "padding at %u", i);
+    cr_expect_eq(config[56], 1);
+}
+
+Test(blkdev, a_batch_has_an_end)
+{
+    struct virtq_seg seg;
+    bool irq;
+    struct virtq_device *ring;
+
+    take_device(FUNCTION_PCI_MODERN);
+    cr_assert_eq(start_blk(), 0);
+    rig.stuck = true;
+    for (unsigned i = 0; i < BLK_DEPTH; i++) {
+        seg = data(i * 512, 512);
+        cr_assert_eq(blk_submit(&rig.blk, BLK_READ, i, &seg, 1, NULL), 0);
+    }
+    blk_kick(&rig.blk);
+    ring = virtio_dev_ring(&rig.function.dev, 0);
+    cr_expect_eq(blkdev_serve(&rig.disk, ring, &irq), 1, "there may be more");
+    cr_expect_eq(rig.disk.served, BLKDEV_BATCH);
+    cr_expect_eq(blkdev_serve(&rig.disk, ring, &irq), 0, "there was not, and kicks are wanted");
+    cr_expect_not(irq);
 }
