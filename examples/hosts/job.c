@@ -3,11 +3,36 @@
 #define _POSIX_C_SOURCE 200809L
 #include "job.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "show.h"
+
+const uint8_t *job_open_image(const char *path, bool writable, uint64_t *size)
+{
+    int fd = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+    void *medium = MAP_FAILED;
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st) != 0) {
+        perror(path);
+    } else if (st.st_size < BLK_SECTOR_SIZE || st.st_size % BLK_SECTOR_SIZE != 0) {
+        fprintf(stderr, "%s: size is not a whole number of sectors (512 bytes)\n", path);
+    } else {
+        *size = (uint64_t)st.st_size;
+        medium = mmap(NULL, (size_t)*size, PROT_READ, MAP_SHARED, fd, 0);
+        if (medium == MAP_FAILED)
+            perror(path);
+    }
+    if (fd >= 0)
+        (void)close(fd);
+    return medium != MAP_FAILED ? (const uint8_t *)medium : NULL;
+}
 
 int job_print_device(struct blk *blk)
 {

@@ -22,6 +22,12 @@ struct job {
     const uint8_t *medium;  /**< the disk's content as seen from outside, kept up to date */
 };
 
+/** Maps an image as anybody else sees it: what is written to the file shows. Says on stderr what is wrong.
+ *  @param writable  the file must be one that can be written, which others will
+ *  @param size      bytes, of whole sectors
+ *  @return NULL: not usable */
+const uint8_t *job_open_image(const char *path, bool writable, uint64_t *size);
+
 /** Prints features, queue and disk; asks the device for its id. 0 or an error. */
 int job_print_device(struct blk *blk);
 

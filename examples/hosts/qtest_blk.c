@@ -9,12 +9,8 @@
  * usage() for the options; exit status 0 means that everything was as it must be.
  */
 #define _POSIX_C_SOURCE 200809L
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "job.h"
 #include "qtest_virtio.h"
@@ -28,7 +24,7 @@ struct run {
     bool write;
     const char *image;
     struct blk blk;
-    uint8_t *medium;
+    const uint8_t *medium;
     uint64_t medium_size;
 };
 
@@ -173,31 +169,6 @@ static int drive(struct run *run)
     return qtest_virtio_end(&run->host, err != 0 ? err_name(err) : NULL);
 }
 
-/* The image as anybody else sees it: a shared mapping shows what QEMU writes. */
-static int open_image(struct run *run)
-{
-    struct stat st;
-    int fd = open(run->image, (run->write ? O_RDWR : O_RDONLY) | O_CLOEXEC);
-
-    if (fd < 0 || fstat(fd, &st) != 0) {
-        perror(run->image);
-        return -1;
-    }
-    run->medium_size = (uint64_t)st.st_size;
-    if (st.st_size < BLK_SECTOR_SIZE || st.st_size % BLK_SECTOR_SIZE != 0) {
-        fprintf(stderr, "%s: size is not a whole number of sectors (512 bytes)\n", run->image);
-        close(fd);
-        return -1;
-    }
-    run->medium = mmap(NULL, (size_t)run->medium_size, PROT_READ, MAP_SHARED, fd, 0);
-    close(fd);
-    if (run->medium == MAP_FAILED) {
-        perror(run->image);
-        return -1;
-    }
-    return 0;
-}
-
 /* ----- the command line ----- */
 
 static int usage(FILE *out, int status)
@@ -243,7 +214,8 @@ int main(int argc, char **argv)
         return usage(stdout, 0);
     if (!parse(&run, argv + 1))
         return usage(stderr, 2);
-    if (open_image(&run) != 0)
+    run.medium = job_open_image(run.image, run.write, &run.medium_size);
+    if (run.medium == NULL)
         return 1;
     return drive(&run);
 }

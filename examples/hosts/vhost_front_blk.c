@@ -21,7 +21,6 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -61,7 +60,7 @@ struct run {
     struct vhu_frontend front;
     struct virtio_drv drv;
     struct blk blk;
-    uint8_t *medium;
+    const uint8_t *medium;
     uint64_t medium_size;
 };
 
@@ -277,31 +276,6 @@ static int drive(struct run *run)
     return lost != NULL || err != 0 || idle;
 }
 
-/* The image as anybody else sees it: a shared mapping shows what the back-end writes. */
-static int open_image(struct run *run)
-{
-    struct stat st;
-    int fd = open(run->image, (run->write ? O_RDWR : O_RDONLY) | O_CLOEXEC);
-
-    if (fd < 0 || fstat(fd, &st) != 0) {
-        perror(run->image);
-        return -1;
-    }
-    run->medium_size = (uint64_t)st.st_size;
-    if (st.st_size < BLK_SECTOR_SIZE || st.st_size % BLK_SECTOR_SIZE != 0) {
-        fprintf(stderr, "%s: size is not a whole number of sectors (512 bytes)\n", run->image);
-        (void)close(fd);
-        return -1;
-    }
-    run->medium = mmap(NULL, (size_t)run->medium_size, PROT_READ, MAP_SHARED, fd, 0);
-    (void)close(fd);
-    if (run->medium == MAP_FAILED) {
-        perror(run->image);
-        return -1;
-    }
-    return 0;
-}
-
 /* ----- the command line ----- */
 
 static int usage(FILE *out, int status)
@@ -421,7 +395,8 @@ int main(int argc, char **argv)
         return usage(stdout, 0);
     if (!parse(&run, argv + 1))
         return usage(stderr, 2);
-    if (open_image(&run) != 0)
+    run.medium = job_open_image(run.image, run.write, &run.medium_size);
+    if (run.medium == NULL)
         return 1;
     return drive(&run);
 }
