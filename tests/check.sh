@@ -77,6 +77,10 @@ step() { # title, command...
         cat $build/failed.$lane
     fi
     tally $ok $bad 0
+    sed -n 's/^ *skipped *//p' $build/log.$lane >$build/skipped.$lane
+    while read -r reason; do # parts of it
+        skip "$title" "$reason"
+    done <$build/skipped.$lane
 }
 
 lanes() { # functions without arguments, each with its name as a lane
