@@ -118,9 +118,14 @@
 #endif
 
 /** Linkage of the parts that are kept out of the straight path (malformed input, indirect tables,
- *  long chains), so that the common case needs no registers for them. Default: not inlined. */
+ *  long chains), so that the common case needs no registers for them. Default: not inlined; without
+ *  short ways, as the compiler likes. */
 #ifndef VIRTIO_OUTLINE
+#if VIRTIO_FAST_PATHS
 #define VIRTIO_OUTLINE __attribute__((unused, noinline)) static
+#else
+#define VIRTIO_OUTLINE __attribute__((unused)) static
+#endif
 #endif
 
 /** Branch weight of the common and of the rare case. Default: the compiler's builtin. */
@@ -303,7 +308,8 @@ enum virtq_err {
                              one of VIRTIO_RING_ALWAYS */
     VIRTQ_ERR_POSITION = -4, /**< a position that no queue of this size can have */
     VIRTQ_ERR_EMPTY = -5,    /**< a buffer needs at least one segment (L-VQ-04) */
-    VIRTQ_ERR_LENGTH = -6,   /**< a buffer holds more than 2^32 bytes (D-SPLIT-02) */
+    VIRTQ_ERR_LENGTH = -6,   /**< a buffer of 2^32 bytes or more, which no used length can say
+                                  (D-SPLIT-02) */
     VIRTQ_ERR_TOO_LONG = -7, /**< more segments than the queue has entries (D-SPLIT-03) */
     /* no room now */
     VIRTQ_ERR_FULL = -8, /**< not enough free descriptors: take completions, then retry */
@@ -577,7 +583,7 @@ VIRTIO_INLINE const char *virtq_err_name(int err)
     case VIRTQ_ERR_FLAGS: return "queue properties exclude each other or are not those compiled in";
     case VIRTQ_ERR_POSITION: return "queue position is not one a ring of this size can have";
     case VIRTQ_ERR_EMPTY: return "buffer without a segment";
-    case VIRTQ_ERR_LENGTH: return "buffer of more than 2^32 bytes";
+    case VIRTQ_ERR_LENGTH: return "buffer of 2^32 bytes or more";
     case VIRTQ_ERR_TOO_LONG: return "buffer has more segments than the queue has entries";
     case VIRTQ_ERR_FULL: return "queue full";
     case VIRTQ_ERR_BROKEN: return "queue broken, reset needed";
@@ -636,14 +642,6 @@ enum {
     VIRTQ_NEVER_ = 1,                                          /* what those two never are */
     VIRTQ_MORE_ = VIRTQ_DESC_FLAG_NEXT | VIRTQ_DESC_FLAG_INDIRECT /* not a chain of one */
 };
-
-/* Linkage of the general way through an operation: out of line beside the short one, in line where
- * it is the only one. */
-#if VIRTIO_FAST_PATHS
-#define VIRTQ_GENERAL_ VIRTIO_OUTLINE
-#else
-#define VIRTQ_GENERAL_ VIRTIO_INLINE
-#endif
 
 /* Has a queue this property? Folds away where that is known. */
 VIRTIO_INLINE bool virtq_has_(uint16_t flags, uint16_t flag)
@@ -752,6 +750,12 @@ VIRTIO_INLINE size_t virtq_avail_event_at_(size_t last)
 VIRTIO_INLINE uint16_t *virtq_avail_event_(void *used, uint32_t last)
 {
     return (uint16_t *)(void *)((uint8_t *)used + virtq_avail_event_at_(last));
+}
+
+/* Between the stores of two neighbours: to merge them costs more than the second store. */
+VIRTIO_INLINE void virtq_apart_(uint16_t *p)
+{
+    __asm__ volatile("" : "+m"(*p));
 }
 
 /* First in a rare branch: keeps the compiler from computing it along with the common one. */
@@ -948,7 +952,8 @@ VIRTIO_INLINE int virtq_check_areas_(const struct virtq_areas *areas)
  * --------------------------------------------------------------------------- */
 /* Nothing is added any more, so that free_head has room for the cause; nothing is published, and
  * nothing is looked for. */
-VIRTIO_OUTLINE int virtq_driver_broken_by_(struct virtq_driver *q, int err)
+VIRTIO_OUTLINE __attribute__((noinline)) int virtq_driver_broken_by_(struct virtq_driver *q,
+                                                                     int err)
 {
     q->flags |= VIRTQ_BROKEN_;
     q->free_count = 0;
@@ -957,11 +962,13 @@ VIRTIO_OUTLINE int virtq_driver_broken_by_(struct virtq_driver *q, int err)
     return err;
 }
 
-/* Why an add of `count` descriptors found no room. */
+/* Why `count` descriptors cannot be added. */
 VIRTIO_OUTLINE int virtq_driver_no_room_(const struct virtq_driver *q, uint32_t count)
 {
     if (q->flags & VIRTQ_BROKEN_)
         return VIRTQ_ERR_BROKEN;
+    if (count == 0)
+        return VIRTQ_ERR_EMPTY;
     return count > (uint32_t)q->last + 1 ? VIRTQ_ERR_TOO_LONG : VIRTQ_ERR_FULL;
 }
 
@@ -974,12 +981,12 @@ VIRTIO_INLINE void virtq_desc_fill_(struct virtq_split_desc *desc, uint16_t orde
 }
 
 /* Marks the slot of a buffer's head. */
-VIRTIO_INLINE void virtq_slot_take_(struct virtq_slot *slot, uint16_t count, uint32_t writable,
+VIRTIO_INLINE void virtq_slot_take_(struct virtq_slot *slot, uint32_t count, uint32_t writable,
                                     void *cookie)
 {
     slot->cookie = cookie;
     slot->writable = writable;
-    slot->count = count;
+    slot->count = (uint16_t)count;
 }
 
 /* Hands out buffer `id`, and puts what it held back on the free list in front of `tail`: its last
@@ -1068,7 +1075,7 @@ VIRTIO_INLINE bool virtq_driver_is_out_(const struct virtq_driver *q, uint32_t i
 /* The device says that it used buffer `id`: the general case. IN_ORDER: and thereby all up to it
  * from the oldest one on; only the named one's length is known, the others count as written in full
  * (D-INO-01, D-INO-04). Where `len` is not `sure` it counts if it can be true. */
-VIRTQ_GENERAL_ int virtq_driver_complete_any_(struct virtq_driver *q, uint32_t id, uint32_t len,
+VIRTIO_OUTLINE int virtq_driver_complete_any_(struct virtq_driver *q, uint32_t id, uint32_t len,
                                               bool sure, struct virtq_done *done)
 {
     struct virtq_slot *slot, *tail;
@@ -1162,6 +1169,7 @@ VIRTIO_INLINE uint16_t virtq_split_fill_(const struct virtq_driver *q,
         at = q->slots[at].next;
         virtq_desc_fill_(desc, order, *seg);
         VIRTIO_STORE16(&desc->flags, virtq_order16_(order, flags));
+        virtq_apart_(&desc->flags);
         VIRTIO_STORE16(&desc->next, virtq_order16_(order, (uint16_t)at));
     } while (++seg != end);
     flags ^= VIRTQ_DESC_FLAG_NEXT; /* of the last one */
@@ -1174,7 +1182,7 @@ VIRTIO_INLINE void virtq_split_add_(struct virtq_driver *q, const struct virtq_b
 {
     uint32_t count = (uint32_t)buffer->readable + buffer->writable;
 
-    virtq_slot_take_(&q->slots[q->free_head], (uint16_t)count, writable, cookie);
+    virtq_slot_take_(&q->slots[q->free_head], count, writable, cookie);
     virtq_split_queue_(q, count, virtq_split_fill_(q, buffer, extra));
 }
 
@@ -1242,15 +1250,13 @@ VIRTIO_INLINE int virtq_split_take_next_(struct virtq_driver *q,
     return 1;
 }
 
-/* How many completions can be taken now, or an error. */
-VIRTIO_INLINE int32_t virtq_split_take_count_(struct virtq_driver *q)
+/* Can completions be taken, and how many? */
+VIRTIO_INLINE bool virtq_split_take_ready_(const struct virtq_driver *q, uint16_t *pending)
 {
     uint16_t outstanding = (uint16_t)(q->published_idx - q->taken_idx);
-    uint16_t pending = virtq_split_used_pending_(q);
 
-    if (VIRTIO_UNLIKELY((uint16_t)(pending - 1) >= outstanding))
-        return virtq_split_take_none_(q, pending);
-    return pending;
+    *pending = virtq_split_used_pending_(q);
+    return VIRTIO_LIKELY((uint16_t)(*pending - 1) < outstanding);
 }
 
 /* ---------------------------------------------------------------------------
@@ -1297,7 +1303,7 @@ VIRTIO_INLINE void virtq_packed_add_(struct virtq_driver *q, const struct virtq_
     uint32_t slot = virtq_pos_slot_(q->added_idx), flags = virtq_pos_avail_(q->added_idx) | extra;
     uint16_t order = q->flags, id = q->free_head;
 
-    virtq_slot_take_(&q->slots[id], (uint16_t)count, writable, cookie);
+    virtq_slot_take_(&q->slots[id], count, writable, cookie);
     flags |= VIRTQ_DESC_FLAG_NEXT;
     for (; i != count; i++) {
         struct virtq_packed_desc *desc = (struct virtq_packed_desc *)q->desc + slot;
@@ -1497,33 +1503,33 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_add_writable(struct virtq_driver
     return virtq_driver_add_one_(q, seg, VIRTQ_DESC_FLAG_WRITE, seg.len, cookie);
 }
 
-VIRTIO_INLINE uint64_t virtq_seg_bytes_(const struct virtq_seg *seg, uint32_t count)
+/* Adds the lengths of segments to *bytes: false if they are more than 32 bits can say. */
+VIRTIO_INLINE bool virtq_seg_bytes_(const struct virtq_seg *seg, uint32_t count, uint32_t *bytes)
 {
-    uint64_t bytes = 0;
+    for (const struct virtq_seg *end = seg + count; seg != end; seg++) {
+        uint32_t len = seg->len;
 
-    for (const struct virtq_seg *end = seg + count; seg != end; seg++)
-        bytes += seg->len;
-    return bytes;
+        *bytes += len;
+        if (VIRTIO_UNLIKELY(*bytes < len))
+            return false;
+    }
+    return true;
 }
 
-/* Checks a buffer that needs `count` descriptors, and sums its writable bytes into *writable
- * (saturated: 2^32 does not fit, and no used length can exceed it). */
+/* Checks a buffer that needs `count` descriptors, and sums its writable bytes into *writable. */
 VIRTIO_INLINE int virtq_buffer_check_(const struct virtq_driver *q,
                                       const struct virtq_buffer *buffer, uint32_t count,
                                       uint32_t *writable)
 {
-    uint64_t rest, total;
+    uint32_t total;
 
-    if (VIRTIO_UNLIKELY(count > q->free_count))
+    if (VIRTIO_UNLIKELY(count - 1 >= q->free_count))
         return virtq_driver_no_room_(q, count);
-    if (VIRTIO_UNLIKELY(buffer->readable + buffer->writable == 0))
-        return VIRTQ_ERR_EMPTY;
-    rest = virtq_seg_bytes_(buffer->seg + buffer->readable, buffer->writable);
-    total = rest + virtq_seg_bytes_(buffer->seg, buffer->readable);
-    if (VIRTIO_UNLIKELY(total > (uint64_t)UINT32_MAX + 1))
+    total = 0;
+    if (!virtq_seg_bytes_(buffer->seg + buffer->readable, buffer->writable, &total))
         return VIRTQ_ERR_LENGTH;
-    *writable = (uint32_t)(rest - (rest >> 32));
-    return 0;
+    *writable = total;
+    return virtq_seg_bytes_(buffer->seg, buffer->readable, &total) ? 0 : VIRTQ_ERR_LENGTH;
 }
 
 /**
@@ -1653,13 +1659,14 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_take(struct virtq_driver *q,
                                                      struct virtq_done *done)
 {
     const struct virtq_split_used *entry;
-    int32_t ready;
+    uint16_t pending;
 
     if (virtq_is_packed_(q->flags))
         return virtq_packed_take_(q, done);
     entry = virtq_split_used_(q);
-    ready = virtq_split_take_count_(q);
-    return VIRTIO_LIKELY(ready > 0) ? virtq_split_take_next_(q, entry, done) : ready;
+    if (!virtq_split_take_ready_(q, &pending))
+        return virtq_split_take_none_(q, pending);
+    return virtq_split_take_next_(q, entry, done);
 }
 
 /**
@@ -1673,8 +1680,11 @@ VIRTIO_NODISCARD VIRTIO_INLINE int32_t virtq_driver_take_batch(struct virtq_driv
                                                                uint16_t max)
 {
     bool packed = virtq_is_packed_(q->flags);
-    int32_t ready = packed ? max : virtq_split_take_count_(q), taken = 0;
+    uint16_t ready = max;
+    int32_t taken = 0;
 
+    if (!packed && !virtq_split_take_ready_(q, &ready))
+        return virtq_split_take_none_(q, ready);
     while (taken < ready && taken < max) {
         int rc = packed ? virtq_packed_take_(q, &done[taken])
                         : virtq_split_take_next_(q, virtq_split_used_(q), &done[taken]);
@@ -1683,7 +1693,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int32_t virtq_driver_take_batch(struct virtq_driv
             return taken != 0 ? taken : rc;
         taken++;
     }
-    return ready < 0 ? ready : taken;
+    return taken;
 }
 
 /* Are `least` completions waiting? In a packed ring only the next one can be seen, and counts. */
@@ -1809,7 +1819,8 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_restore(struct virtq_driver *q,
 /* ---------------------------------------------------------------------------
  * 10. Device side, what both formats share
  * --------------------------------------------------------------------------- */
-VIRTIO_OUTLINE int virtq_device_broken_by_(struct virtq_device *q, int err)
+VIRTIO_OUTLINE __attribute__((noinline)) int virtq_device_broken_by_(struct virtq_device *q,
+                                                                     int err)
 {
     q->flags |= VIRTQ_BROKEN_;
     q->error = (int16_t)err;
@@ -1989,17 +2000,17 @@ VIRTIO_INLINE uint16_t virtq_split_avail_idx_(const struct virtq_device *q)
     return virtq_load_acquire_(q->flags, virtq_avail_idx_(q->driver));
 }
 
-/* What an index means that is `more` ahead of the buffers popped, if it shows none or too many. */
-VIRTIO_OUTLINE int virtq_split_pop_none_(struct virtq_device *q, uint32_t more)
+/* What it means that the driver's index shows no buffer, or more than there can be. */
+VIRTIO_OUTLINE int virtq_split_pop_none_(struct virtq_device *q, bool none)
 {
     if (q->flags & VIRTQ_BROKEN_)
         return VIRTQ_ERR_BROKEN;
-    return more == 0 ? 0 : virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_IDX);
+    return none ? 0 : virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_IDX);
 }
 
 /* Walks the chain whose first descriptor is given (in registers). Ends: no more links than the
  * queue has entries. */
-VIRTQ_GENERAL_ int virtq_split_walk_(const struct virtq_device *q, struct virtq_chain *chain,
+VIRTIO_OUTLINE int virtq_split_walk_(const struct virtq_device *q, struct virtq_chain *chain,
                                      struct virtq_seg seg, uint32_t flags_link)
 {
     const struct virtq_split_desc *table = (const struct virtq_split_desc *)q->desc;
@@ -2033,12 +2044,12 @@ VIRTIO_INLINE int virtq_split_pop_(struct virtq_device *q, struct virtq_chain *c
     struct virtq_desc_ first;
 
     if (at == q->seen_idx) {
-        uint16_t room = (uint16_t)(q->pushed_idx + last + 1 - at);
-        uint16_t idx = virtq_split_avail_idx_(q), more = (uint16_t)(idx - at);
+        uint32_t end = q->pushed_idx + last + 1;
+        uint16_t idx = virtq_split_avail_idx_(q);
 
-        if (VIRTIO_UNLIKELY((uint16_t)(more - 1) >= room) ||
+        if (VIRTIO_UNLIKELY((uint16_t)(end - idx) >= (uint16_t)(end - at)) ||
             VIRTIO_UNLIKELY(q->flags & VIRTQ_BROKEN_))
-            return virtq_split_pop_none_(q, more);
+            return virtq_split_pop_none_(q, idx == at);
         q->seen_idx = idx;
     }
     head = virtq_order16_(q->flags, VIRTIO_LOAD16(virtq_avail_slot_(avail, last, at)));
@@ -2120,18 +2131,18 @@ VIRTIO_INLINE void virtq_packed_pop_at_(struct virtq_device *q, uint32_t pos)
 
 /* Walks the list whose head is given, to its end even if it is malformed: only there the next list
  * begins. Ends: a list cannot be longer than the slots that are not in flight. */
-VIRTQ_GENERAL_ int virtq_packed_walk_(struct virtq_device *q, struct virtq_chain *chain,
+VIRTIO_OUTLINE int virtq_packed_walk_(struct virtq_device *q, struct virtq_chain *chain,
                                       struct virtq_seg seg, uint32_t flags_id)
 {
-    const struct virtq_split_desc *ring = (const struct virtq_split_desc *)q->desc;
     struct virtq_desc_ d = {seg, (uint16_t)flags_id, (uint16_t)(flags_id >> 16)};
     struct virtq_walk_ walk = virtq_walk_begin_(chain);
-    uint32_t pos = q->popped_idx, last = q->last, slot = virtq_pos_slot_(pos), count = 1;
+    uint32_t pos = q->popped_idx, last = q->last, count = 1;
     uint32_t room = last + 1 - virtq_pos_distance_(q->pushed_idx, pos, last);
     uint16_t order = q->flags;
     int err = 0;
 
     for (;; count++) {
+        pos = virtq_pos_next_(pos, last);
         if (VIRTIO_LIKELY(err == 0)) { /* else only the end of the list matters */
             if (VIRTIO_LIKELY(!(d.flags & VIRTQ_DESC_FLAG_INDIRECT)))
                 err = virtq_walk_add_(&walk, &d);
@@ -2142,10 +2153,10 @@ VIRTQ_GENERAL_ int virtq_packed_walk_(struct virtq_device *q, struct virtq_chain
             break;
         if (VIRTIO_UNLIKELY(count == room))
             return virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_LIST);
-        slot = VIRTIO_UNLIKELY(slot == last) ? 0 : slot + 1;
-        d = virtq_desc_read_(&ring[slot], order);
+        d = virtq_desc_read_(
+            (const struct virtq_split_desc *)q->desc + virtq_pos_slot_(pos), order);
     }
-    virtq_packed_pop_at_(q, virtq_pos_add_(pos, last, count));
+    virtq_packed_pop_at_(q, pos);
     chain->token = d.link | (count - 1) << 16;
     return err != 0 ? err : virtq_walk_end_(&walk, chain);
 }
