@@ -17,6 +17,7 @@
 static const char about[] =
     "A virtqueue between two pinned, polling threads. A line a case: suite,case,unit,value.\n"
     "  FORMAT/throughput/batch=N  time between two buffers, N added and published at once\n"
+    "  FORMAT/polled/batch=N      the same without the decisions whether to notify\n"
     "  FORMAT/latency             half a round trip of one buffer\n"
     "  ideal/..., line/latency    the same of a ring of 16-byte entries, and of a cache line\n"
     "Unit: ns, and x: as a multiple of the ideal ring in the same run.\n";
@@ -35,6 +36,7 @@ struct pair {
     bool (*near)(const struct pair *pair, unsigned long rounds);
     bool (*far)(const struct pair *pair);
     unsigned batch;
+    bool polled; /* nobody asks whether the other side wants to be notified */
 };
 
 static _Alignas(LINE) unsigned stop, far_ready, far_failed;
@@ -70,12 +72,12 @@ static bool queue_start(void)
 }
 
 /* Serves what is there, up to a batch, and makes it visible at once. */
-static bool serve(unsigned batch, struct virtq_chain *chain)
+static bool serve(const struct pair *pair, struct virtq_chain *chain)
 {
     unsigned served = 0;
     int got = 0;
 
-    while (served < batch && (got = virtq_device_pop(&device, chain)) == 1) {
+    while (served < pair->batch && (got = virtq_device_pop(&device, chain)) == 1) {
         if (BENCH_IN_ORDER)
             virtq_device_push_full(&device, chain->token, BYTES);
         else
@@ -84,7 +86,8 @@ static bool serve(unsigned batch, struct virtq_chain *chain)
     }
     if (served != 0) {
         virtq_device_flush(&device);
-        bench_use(virtq_device_irq_due(&device));
+        if (!pair->polled)
+            bench_use(virtq_device_irq_due(&device));
     }
     return got >= 0;
 }
@@ -95,22 +98,23 @@ static bool queue_far(const struct pair *pair)
     struct virtq_chain chain = {.seg = seg, .capacity = 1};
 
     while (!stopped()) {
-        if (!serve(pair->batch, &chain))
+        if (!serve(pair, &chain))
             return false;
     }
     return true;
 }
 
-static bool send(unsigned batch)
+static bool send(const struct pair *pair)
 {
-    for (unsigned i = 0; i < batch; i++) {
+    for (unsigned i = 0; i < pair->batch; i++) {
         struct virtq_seg seg = {(uint64_t)(uintptr_t)data[i], BYTES};
 
         if (virtq_driver_add_writable(&driver, seg, data[i]) != 0)
             return false;
     }
     virtq_driver_publish(&driver);
-    bench_use(virtq_driver_kick_due(&driver));
+    if (!pair->polled)
+        bench_use(virtq_driver_kick_due(&driver));
     return true;
 }
 
@@ -136,7 +140,7 @@ static bool queue_stream(const struct pair *pair, unsigned long rounds)
         int count;
 
         if (to_send != 0 && virtq_driver_free_count(&driver) >= pair->batch) {
-            if (!send(pair->batch))
+            if (!send(pair))
                 return false;
             to_send--;
         }
@@ -151,11 +155,10 @@ static bool queue_stream(const struct pair *pair, unsigned long rounds)
 
 static bool queue_round_trip(const struct pair *pair, unsigned long rounds)
 {
-    (void)pair;
     while (rounds-- != 0) {
         int count;
 
-        if (!send(1))
+        if (!send(pair))
             return false;
         while ((count = receive(1)) == 0) {
             if (__atomic_load_n(&far_failed, __ATOMIC_RELAXED))
@@ -346,21 +349,25 @@ static void show(const char *what, double queue, double limit)
 
 static void measure_throughput(unsigned batch, bool quick)
 {
-    struct pair queue = {queue_stream, queue_far, batch};
-    struct pair limit = {ideal_stream, ideal_far, batch};
-    struct bench_timing timing[] = {{queue_work, &queue, 0}, {ideal_work, &limit, 0}};
+    struct pair queue = {.near = queue_stream, .far = queue_far, .batch = batch};
+    struct pair polled = {.near = queue_stream, .far = queue_far, .batch = batch, .polled = true};
+    struct pair limit = {.near = ideal_stream, .far = ideal_far, .batch = batch};
+    struct bench_timing timing[] = {
+        {queue_work, &queue, 0}, {queue_work, &polled, 0}, {ideal_work, &limit, 0}};
     char what[32];
 
-    bench_time(timing, 2, SLICES, quick ? 1e6 : 1e7, SLICES / 2);
+    bench_time(timing, 3, SLICES, quick ? 1e6 : 1e7, SLICES / 2);
     snprintf(what, sizeof(what), "throughput/batch=%u", batch);
-    show(what, timing[0].ns / batch, timing[1].ns / batch);
+    show(what, timing[0].ns / batch, timing[2].ns / batch);
+    snprintf(what, sizeof(what), "polled/batch=%u", batch);
+    show(what, timing[1].ns / batch, timing[2].ns / batch);
 }
 
 static void measure_latency(bool quick)
 {
-    struct pair queue = {queue_round_trip, queue_far, 1};
-    struct pair limit = {ideal_round_trip, ideal_echo, 1};
-    struct pair line = {line_round_trip, line_far, 1};
+    struct pair queue = {.near = queue_round_trip, .far = queue_far, .batch = 1};
+    struct pair limit = {.near = ideal_round_trip, .far = ideal_echo, .batch = 1};
+    struct pair line = {.near = line_round_trip, .far = line_far};
     struct bench_timing timing[] = {
         {queue_work, &queue, 0}, {ideal_work, &limit, 0}, {line_work, &line, 0}};
 

@@ -5,7 +5,8 @@
 Builds every program and runs each once, briefly, through bench/run.py; each figure must be there, above 0,
 and read back; a program that fails or talks nonsense must be told. Instructions must be the same twice.
 The programs are clean under ASan and UBSan.
-bench/compare must find in two files what differs and nothing else. Ends "N passed, N failed".
+bench/compare must find in two files what differs and nothing else. bench/ringtest.py compares with what a
+kernel tree has. Ends "N passed, N failed".
 """
 
 import collections
@@ -62,7 +63,8 @@ def expected_rings():
 
 def expected_threads():
     for ring in FORMATS:
-        yield from (f"threads,{ring}/{what}" for what in ("throughput/batch=1", "throughput/batch=32", "latency"))
+        yield from (f"threads,{ring}/{what}" for what in
+                    ("throughput/batch=1", "throughput/batch=32", "polled/batch=1", "polled/batch=32", "latency"))
 
 
 def a_whole_run(folder):
@@ -130,6 +132,36 @@ def instructions_repeat():
         check(bench.LINE.match(line), "a count is no figure", line)
 
 
+# In place of the kernel's: `ring` takes 200 ns an operation, one does not build.
+MAKEFILE = """ring virtio_ring_0_9 virtio_ring_inorder virtio_ring_poll noring:
+	printf '#!/bin/sh\\n[ $$6 = 1 ] || sleep 0.2\\n' >$@
+	chmod +x $@
+"""
+
+
+def ringtest(folder):
+    """What bench/ringtest.py makes of a tree that is none, of programs whose time is known, and of one that fails."""
+    programs = folder / "tools" / "virtio" / "ringtest"
+    programs.mkdir(parents=True)
+    command = ("bench/ringtest.py", "--tree", folder, "--quick", "--passes", 1)
+    done = call(*command)
+    check(done.returncode == 77 and "apt-get download" in done.stdout, "a missing ringtest is not told", done.stdout)
+    (programs / "main.c").touch()
+    (programs / "Makefile").write_text(MAKEFILE, encoding="utf-8")
+    done = call(*command)
+    if done.returncode == 77:
+        return
+    time = re.search(r"^ringtest ring +(\d+)", done.stdout, re.M)
+    check(time and 150 < int(time.group(1)) < 400, "the time of an operation is wrong", done.stdout + done.stderr)
+    check("skipped ptr_ring" in done.stdout and "ringtest ptr_ring" not in done.stdout,
+          "a program that does not build is not told", done.stdout)
+    check(len(re.findall(r"^(?:split|packed).* of ringtest .*", done.stdout, re.M)) == 5, "ratios are missing",
+          done.stdout)
+    (programs / "Makefile").write_text(MAKEFILE.replace("0.2", "0.2; exit 3"), encoding="utf-8")
+    done = call(*command)
+    check(done.returncode == 1 and "exit status" in done.stderr, "a ringtest that fails is not told", done.stderr)
+
+
 BEFORE = """# before
 ring,same,ns,10.0,9.0,11.0,5
 ring,slower,ns,10.0,9.0,11.0,5
@@ -175,6 +207,7 @@ def main():
         failing_programs()
         sanitized()
         a_whole_run(folder)
+        ringtest(folder / "linux")
         instructions_repeat()
     print(f"{results[True]} passed, {results[False]} failed")
     return 1 if results[False] else 0
