@@ -70,7 +70,7 @@ $(BUILD)/vhost-front-blk: $(VHOST_FRONT_BLK) $(ALL_HEADERS) | $(BUILD)
 $(BUILD)/vhost-front-net: $(VHOST_FRONT_NET) $(ALL_HEADERS) | $(BUILD)
 	$(COMPILE) $(VHOST_FRONT_NET) -o $@
 
-VMM = examples/hosts/vmm.c examples/device/blk.c examples/device/function.c
+VMM = examples/hosts/vmm.c examples/device/blk.c examples/device/function.c examples/device/msix.c
 VMM_GUEST = examples/hosts/vmm_guest.c examples/driver/blk.c examples/boards/lib/string.c
 vmm: $(BUILD)/vmm $(BUILD)/vmm-guest.elf
 $(BUILD)/vmm: $(VMM) $(ALL_HEADERS) | $(BUILD)

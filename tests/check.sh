@@ -23,7 +23,7 @@ vhost_front_net="examples/hosts/vhost_front_net.c examples/vhost_user/frontend.c
 lspci="examples/hosts/virtio_lspci.c examples/hosts/lspci_dump.c examples/hosts/lspci_sysfs.c
     examples/hosts/lspci_examine.c examples/hosts/lspci_registers.c examples/hosts/lspci_show.c
     examples/hosts/lspci_json.c examples/hosts/virtio_names.c"
-vmm="examples/hosts/vmm.c examples/device/blk.c examples/device/function.c"
+vmm="examples/hosts/vmm.c examples/device/blk.c examples/device/function.c examples/device/msix.c"
 vhost_backend="examples/vhost_user/backend.c examples/vhost_user/queue.c examples/vhost_user/loop.c
     examples/vhost_user/memory.c examples/vhost_user/inflight.c"
 vhost_blk="examples/hosts/vhost_blk.c examples/device/blk.c $vhost_backend"

@@ -2,15 +2,14 @@
 /* An emulated device put together; see function.h. */
 #include "function.h"
 
-/* Structures in the memory BAR: one page each, as real devices do it. The MSI-X table has a place
- * but no memory: vectors are numbers here. */
+#include "msix.h"
+
+/* Structures in the memory BAR: one page each, as real devices do it. */
 enum {
     HEADER_AT = 0x0000,
     ISR_AT = 0x1000,
     CONFIG_AT = 0x2000,
     NOTIFY_AT = 0x3000,
-    MSIX_AT = 0x4000,
-    PENDING_AT = 0x5000,
     NOTIFY_MULTIPLIER = 4,
     PAGE = 0x1000
 };
@@ -59,8 +58,8 @@ static void write_msix(uint8_t config[VIRTIO_DEV_PCI_CONFIG], uint8_t link, uint
     config[0x06] |= 0x10; /* status: capability list */
     config[link] = at;
     put32(config + at, 0x11 | (FUNCTION_VECTORS - 1) << 16);
-    put32(config + at + 4, MSIX_AT | FUNCTION_MODERN_BAR);
-    put32(config + at + 8, PENDING_AT | FUNCTION_MODERN_BAR);
+    put32(config + at + 4, FUNCTION_MSIX_AT | FUNCTION_MODERN_BAR);
+    put32(config + at + 8, (FUNCTION_MSIX_AT + MSIX_PENDING_AT) | FUNCTION_MODERN_BAR);
 }
 
 static int write_capabilities(struct function *f)

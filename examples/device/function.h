@@ -28,6 +28,7 @@ enum {
     FUNCTION_LEGACY_LENGTH = 128,
     FUNCTION_MODERN_BAR = 4, /**< memory, also for the structures of the RFC */
     FUNCTION_MODERN_LENGTH = 0x8000,
+    FUNCTION_MSIX_AT = 0x4000, /**< in that BAR: room for msix.h; without it, vectors are numbers */
     FUNCTION_MMIO_LENGTH = 0x200
 };
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT-0
 /*
- * A small virtual machine monitor: one processor, some RAM, one virtio-mmio block device of this
- * library, and a guest of its own that works on the disk (vmm_guest.c).
+ * A small virtual machine monitor: one processor, some RAM, one virtio block device of this library
+ * in a virtio-mmio slot or on a PCI bus, and a guest of its own that works on the disk
+ * (vmm_guest.c).
  *
  * The processor runs on one thread, the device on another: notifies go to it as an ioeventfd, its
- * interrupts to the guest as an irqfd, and only the other registers stop the processor. With
+ * interrupts to the guest as irqfds, and only the other registers stop the processor. With
  * --user-exits there is none of that, and one thread does it all. See usage() for the options; exit
  * status is that of the guest, or 77 where there is no KVM.
  */
@@ -24,6 +25,7 @@ int main(void)
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +37,7 @@ int main(void)
 
 #include "../device/blk.h"
 #include "../device/function.h"
+#include "../device/msix.h"
 #include "vmm_guest.h"
 
 /* Guest-physical addresses below the guest, and what is there. */
@@ -45,22 +48,37 @@ enum {
     GUEST_START = 0x100000,
     SKIPPED = 77,
     BLOCK_DEVICE = 2,
-    QUEUE_SIZE = 64
+    QUEUE_SIZE = 64,
+    PLACES = 5,       /* of a function, where a kick may arrive */
+    MESSAGES_GSI = 24 /* interrupts of KVM's that are messages: beyond the pins of the I/O APIC */
 };
 
 static struct {
     int kvm, vm, vcpu;
     struct kvm_run *run;
     uint8_t *ram;
-    bool user_exits;
-    bool more;            /* requests are left that nobody will kick for */
-    pthread_mutex_t lock; /* around the device: both threads reach it */
+    bool user_exits, line, split; /* options */
+    pthread_mutex_t lock;         /* around the device: both threads reach it */
     struct function function;
+    struct msix msix;
     struct blkdev disk;
-    int notified;  /* eventfd: KVM to the device */
-    int interrupt; /* eventfd: the device to KVM */
-    unsigned long exits, kicks, interrupts;
+    uint32_t config_address;             /* of the PCI bus: bus, device, function, register */
+    struct kvm_ioeventfd notify[PLACES]; /* as KVM has them; length 0: has not */
+    int notified;                        /* eventfd: KVM to the device */
+    int interrupt;                       /* eventfd: the line goes up */
+    int ended;                           /* eventfd: the guest has ended that interrupt */
+    int message[FUNCTION_VECTORS];       /* eventfds: of MSI-X */
+    unsigned long exits, kicks, kick_exits, interrupts;
 } vmm = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* A load or store of the guest's that no memory answers. */
+struct access {
+    uint64_t address;
+    uint64_t value; /* what is stored, or what a load gets */
+    unsigned width; /* bytes */
+    bool port;
+    bool write;
+};
 
 __attribute__((noreturn)) static void die(const char *what, const char *why)
 {
@@ -75,6 +93,11 @@ static int request(int fd, unsigned long number, void *argument, const char *wha
     if (result < 0)
         die(what, strerror(errno));
     return result;
+}
+
+static bool is_pci(void)
+{
+    return !function_is_mmio(vmm.function.view);
 }
 
 /* ----- memory ----- */
@@ -167,14 +190,17 @@ static void tell_cpuid(void)
     free(cpuid);
 }
 
-/* Straight into 64-bit mode, at the guest's first instruction. */
+/* Straight into 64-bit mode, at the guest's first instruction, with what it has to know as the
+ * argument of a function. */
 static void start_processor(uint64_t entry)
 {
     struct kvm_segment code = {.limit = UINT32_MAX, .selector = VMM_CODE_SEGMENT, .type = 11,
                                .present = 1, .s = 1, .l = 1, .g = 1};
     struct kvm_segment data = {.limit = UINT32_MAX, .selector = VMM_DATA_SEGMENT, .type = 3,
                                .present = 1, .s = 1, .db = 1, .g = 1};
-    struct kvm_regs regs = {.rip = entry, .rsp = STACK_END - 8 /* as after a call */, .rflags = 2};
+    struct kvm_regs regs = {.rip = entry, .rsp = STACK_END - 8 /* as after a call */, .rflags = 2,
+                            .rdi = (is_pci() ? (unsigned)VMM_GUEST_PCI : 0) |
+                                   (vmm.line ? (unsigned)VMM_GUEST_LINE : 0)};
     struct kvm_sregs sregs;
 
     request(vmm.vcpu, KVM_GET_SREGS, &sregs, "registers");
@@ -190,15 +216,16 @@ static void start_processor(uint64_t entry)
     request(vmm.vcpu, KVM_SET_REGS, &regs, "registers");
 }
 
-/* The device's pin of the I/O APIC is an edge, the pulse of an irqfd; the local APIC is on. */
+/* As firmware leaves them: the device's pin of the I/O APIC is a level, the local APIC is on. */
 static void start_controllers(void)
 {
     struct kvm_irqchip io = {.chip_id = KVM_IRQCHIP_IOAPIC};
     struct kvm_lapic_state local;
     const uint32_t enable = 0x1ff; /* and the spurious vector */
+    const uint64_t level = 0x8000;
 
     request(vmm.vm, KVM_GET_IRQCHIP, &io, "I/O APIC");
-    io.chip.ioapic.redirtbl[VMM_PIN].bits = VMM_VECTOR;
+    io.chip.ioapic.redirtbl[VMM_PIN].bits = level | VMM_VECTOR;
     request(vmm.vm, KVM_SET_IRQCHIP, &io, "I/O APIC");
     request(vmm.vcpu, KVM_GET_LAPIC, &local, "local APIC");
     memcpy(local.regs + 0xf0, &enable, sizeof(enable));
@@ -236,7 +263,268 @@ static bool make_machine(void)
     return true;
 }
 
+/* ----- interrupts ----- */
+
+static void signal_event(int event)
+{
+    const uint64_t one = 1;
+
+    if (write(event, &one, sizeof(one)) != (ssize_t)sizeof(one))
+        die("eventfd", strerror(errno));
+}
+
+/* Has it been signalled since the last time? */
+static bool take_event(int event)
+{
+    uint64_t count;
+
+    return read(event, &count, sizeof(count)) == (ssize_t)sizeof(count);
+}
+
+/* The line of the device. An irqfd only raises the pin; KVM lets go of it when the guest has ended
+ * the interrupt, and then signals `ended`. */
+static void device_line(void *ctx, bool level)
+{
+    struct kvm_irq_level pin = {.irq = VMM_PIN, .level = level};
+
+    (void)ctx;
+    vmm.interrupts += level;
+    if (vmm.user_exits)
+        request(vmm.vm, KVM_IRQ_LINE, &pin, "interrupt");
+    else if (level)
+        signal_event(vmm.interrupt);
+}
+
+/* The guest has ended the interrupt; there may be another reason by now. */
+static void line_ended(void)
+{
+    (void)pthread_mutex_lock(&vmm.lock);
+    if (vmm.function.dev.line)
+        signal_event(vmm.interrupt);
+    (void)pthread_mutex_unlock(&vmm.lock);
+}
+
+static void device_message(void *ctx, uint16_t vector)
+{
+    (void)ctx;
+    msix_raise(&vmm.msix, vector);
+}
+
+static void send_message(void *ctx, uint16_t vector, const struct msix_message *message)
+{
+    struct kvm_msi msi = {.address_lo = (uint32_t)message->address,
+                          .address_hi = (uint32_t)(message->address >> 32),
+                          .data = message->data};
+
+    (void)ctx;
+    vmm.interrupts++;
+    if (vmm.user_exits)
+        (void)ioctl(vmm.vm, KVM_SIGNAL_MSI, &msi); /* to nobody, if the guest wants it so */
+    else
+        signal_event(vmm.message[vector]);
+}
+
+/* Tells KVM what the irqfds lead to: the pin, and the messages as the guest has written them. */
+static void route_interrupts(void)
+{
+    struct kvm_irq_routing *routes =
+        calloc(1, sizeof(*routes) + (1 + FUNCTION_VECTORS) * sizeof(routes->entries[0]));
+
+    if (routes == NULL)
+        die("interrupt routes", strerror(ENOMEM));
+    routes->nr = 1 + FUNCTION_VECTORS;
+    for (uint16_t vector = 0; vector < FUNCTION_VECTORS; vector++) {
+        struct kvm_irq_routing_entry *route = &routes->entries[vector];
+        struct msix_message message = msix_message(&vmm.msix, vector);
+
+        route->gsi = MESSAGES_GSI + (uint32_t)vector;
+        route->type = KVM_IRQ_ROUTING_MSI;
+        route->u.msi.address_lo = (uint32_t)message.address;
+        route->u.msi.address_hi = (uint32_t)(message.address >> 32);
+        route->u.msi.data = message.data;
+    }
+    routes->entries[FUNCTION_VECTORS].gsi = VMM_PIN;
+    routes->entries[FUNCTION_VECTORS].type = KVM_IRQ_ROUTING_IRQCHIP;
+    routes->entries[FUNCTION_VECTORS].u.irqchip.irqchip = KVM_IRQCHIP_IOAPIC;
+    routes->entries[FUNCTION_VECTORS].u.irqchip.pin = VMM_PIN;
+    request(vmm.vm, KVM_SET_GSI_ROUTING, routes, "interrupt routes");
+    free(routes);
+}
+
+static int make_event(void)
+{
+    int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+    if (event < 0)
+        die("eventfd", strerror(errno));
+    return event;
+}
+
+static void connect_interrupts(void)
+{
+    struct kvm_irqfd line = {.gsi = VMM_PIN, .flags = KVM_IRQFD_FLAG_RESAMPLE};
+
+    vmm.interrupt = make_event();
+    vmm.ended = make_event();
+    line.fd = (uint32_t)vmm.interrupt;
+    line.resamplefd = (uint32_t)vmm.ended;
+    request(vmm.vm, KVM_IRQFD, &line, "irqfd");
+    for (uint32_t vector = 0; vector < FUNCTION_VECTORS; vector++) {
+        struct kvm_irqfd message = {.gsi = MESSAGES_GSI + vector};
+
+        vmm.message[vector] = make_event();
+        message.fd = (uint32_t)vmm.message[vector];
+        request(vmm.vm, KVM_IRQFD, &message, "irqfd");
+    }
+    route_interrupts();
+}
+
+/* ----- the PCI bus: a host bridge, which is but an identity, and the device ----- */
+
+/* Where the guest has put a BAR; 0: nowhere, or the device must not decode it. */
+static uint64_t bar_address(unsigned bar)
+{
+    uint32_t command = function_pci_read32(&vmm.function, 0x04);
+    uint32_t value = function_pci_read32(&vmm.function, (uint16_t)(0x10 + 4 * bar));
+    bool port = (value & 1) != 0;
+
+    if ((command & (port ? VIRTIO_PCI_COMMAND_IO : VIRTIO_PCI_COMMAND_MEMORY)) == 0)
+        return 0;
+    return value & (port ? ~UINT32_C(3) : ~UINT32_C(15));
+}
+
+/* Is all of an access in this BAR? */
+static bool bar_has(unsigned bar, const struct access *access)
+{
+    uint64_t base = bar_address(bar), size = vmm.function.pci.bar_size[bar];
+    bool port = (vmm.function.pci.config[0x10 + 4 * bar] & 1) != 0;
+
+    return base != 0 && port == access->port && access->address >= base &&
+           access->width <= size && access->address - base <= size - access->width;
+}
+
+static void msix_access(struct access *access, uint64_t offset)
+{
+    if (!access->write) {
+        access->value = msix_read(&vmm.msix, offset, access->width);
+        return;
+    }
+    msix_write(&vmm.msix, offset, access->width, access->value);
+    if (!vmm.user_exits)
+        route_interrupts();
+    msix_settle(&vmm.msix);
+}
+
+static void bar_access(struct access *access, unsigned bar)
+{
+    struct virtio_dev_pci *pci = &vmm.function.pci;
+    uint64_t offset = access->address - bar_address(bar);
+
+    if (bar == FUNCTION_MODERN_BAR && offset - FUNCTION_MSIX_AT < MSIX_LENGTH)
+        msix_access(access, offset - FUNCTION_MSIX_AT);
+    else if (access->write)
+        virtio_dev_pci_bar_write(pci, bar, offset, access->width, access->value);
+    else
+        access->value = virtio_dev_pci_bar_read(pci, bar, offset, access->width);
+}
+
+/* The event of a kick of queue 0 in one structure of the function; length 0 where none arrives. If
+ * the queues share a register, its value tells them apart. */
+static struct kvm_ioeventfd kick_event(const struct virtio_dev_place *place)
+{
+    const struct kvm_ioeventfd none = {.len = 0};
+    struct kvm_ioeventfd event = {.len = 2, .fd = vmm.notified};
+    uint64_t base = bar_address(place->bar);
+
+    event.addr = base + place->offset;
+    if (place->view == VIRTIO_VIEW_RFC_NOTIFY) {
+        event.flags = KVM_IOEVENTFD_FLAG_DATAMATCH;
+    } else if (place->view == VIRTIO_VIEW_LEGACY) {
+        event.addr += VIRTIO_LEGACY_QUEUE_NOTIFY;
+        event.flags = KVM_IOEVENTFD_FLAG_DATAMATCH | KVM_IOEVENTFD_FLAG_PIO;
+    } else if (place->view != VIRTIO_VIEW_NOTIFY) {
+        return none;
+    }
+    return base != 0 ? event : none;
+}
+
+static void connect_kick(struct kvm_ioeventfd *now, struct kvm_ioeventfd wanted)
+{
+    if (memcmp(now, &wanted, sizeof(wanted)) == 0)
+        return;
+    if (now->len != 0) {
+        now->flags |= KVM_IOEVENTFD_FLAG_DEASSIGN;
+        request(vmm.vm, KVM_IOEVENTFD, now, "ioeventfd");
+    }
+    if (wanted.len != 0)
+        request(vmm.vm, KVM_IOEVENTFD, &wanted, "ioeventfd");
+    *now = wanted;
+}
+
+/* The guest has written to configuration space: BARs may have moved, messages may go out now. */
+static void function_changed(void)
+{
+    const struct virtio_dev_pci *pci = &vmm.function.pci;
+    const uint8_t *control = &pci->config[pci->msix + 2];
+
+    msix_control(&vmm.msix, (uint16_t)(control[0] | control[1] << 8));
+    for (unsigned i = 0; i < pci->place_count && !vmm.user_exits; i++)
+        connect_kick(&vmm.notify[i], kick_event(&pci->place[i]));
+}
+
+/* Configuration space of the function that is selected: offset 0 to 255, within a dword. */
+static void config_access(struct access *access, unsigned offset)
+{
+    static const uint32_t bridge[] = {0x12378086, 0, 0x06000000 /* host bridge */};
+    const uint32_t on = 0x80000000, device = on | VMM_PCI_SLOT << 11;
+    uint32_t function = vmm.config_address & ~UINT32_C(0xff);
+
+    if (function == on && !access->write) {
+        access->value = offset / 4 < 3 ? bridge[offset / 4] >> offset % 4 * 8 : 0;
+    } else if (function == device && !access->write) {
+        access->value = virtio_dev_pci_read(&vmm.function.pci, offset, access->width);
+    } else if (function == device) {
+        virtio_dev_pci_write(&vmm.function.pci, offset, access->width, (uint32_t)access->value);
+        function_changed();
+    }
+}
+
+/* The ports of configuration mechanism 1: address, and data. */
+static void config_port(struct access *access)
+{
+    unsigned byte = access->address & 3;
+
+    if (access->address >= VMM_PORT_CONFIG_DATA && byte + access->width <= 4)
+        config_access(access, (vmm.config_address & 0xfc) + byte);
+    else if (access->address != VMM_PORT_CONFIG || access->width != 4)
+        return;
+    else if (access->write)
+        vmm.config_address = (uint32_t)access->value;
+    else
+        access->value = vmm.config_address;
+}
+
+static void pci_access(struct access *access)
+{
+    if (access->port && access->address - VMM_PORT_CONFIG < 8) {
+        config_port(access);
+        return;
+    }
+    for (unsigned bar = 0; bar < 6; bar++) {
+        if (bar_has(bar, access)) {
+            bar_access(access, bar);
+            return;
+        }
+    }
+}
+
 /* ----- the device ----- */
+
+/* A PCI function that is not bus master must not reach memory. */
+static bool device_may_work(void)
+{
+    return !is_pci() || (vmm.function.pci.config[4] & VIRTIO_PCI_COMMAND_MASTER) != 0;
+}
 
 /* One batch of requests, so that the other thread can have the device in between. */
 static void device_kicked(void *ctx, uint16_t queue)
@@ -247,6 +535,8 @@ static void device_kicked(void *ctx, uint16_t queue)
 
     (void)ctx;
     vmm.kicks++;
+    if (!device_may_work())
+        return;
     do {
         rc = blkdev_serve(&vmm.disk, virtio_dev_ring(dev, queue), &irq);
         if (rc < 0)
@@ -254,87 +544,55 @@ static void device_kicked(void *ctx, uint16_t queue)
         else if (irq)
             virtio_dev_interrupt(dev, queue);
     } while (rc > 0 && vmm.user_exits); /* the guest stands still meanwhile and adds nothing */
-    vmm.more = rc > 0;
+    if (rc > 0) /* nobody kicks for those that are left */
+        signal_event(vmm.notified);
 }
 
-static void set_pin(unsigned level)
+/* A kick that KVM caught, in whatever layout. */
+static void kick_caught(void)
 {
-    struct kvm_irq_level pin = {.irq = VMM_PIN, .level = level};
-
-    request(vmm.vm, KVM_IRQ_LINE, &pin, "interrupt");
-}
-
-/* The line goes up: an edge at the I/O APIC. While it is up no other is needed: the guest looks at
- * the ring after it has acknowledged. */
-static void device_line(void *ctx, bool level)
-{
-    const uint64_t one = 1;
-
-    (void)ctx;
-    if (!level)
-        return;
-    vmm.interrupts++;
-    if (vmm.user_exits) {
-        set_pin(1);
-        set_pin(0);
-    } else if (write(vmm.interrupt, &one, sizeof(one)) != (ssize_t)sizeof(one)) {
-        die("irqfd", strerror(errno));
-    }
-}
-
-static bool device_turn(void)
-{
-    bool more;
-
     (void)pthread_mutex_lock(&vmm.lock);
     virtio_dev_write(&vmm.function.dev, VIRTIO_VIEW_MMIO, VIRTIO_MMIO_REG_QUEUE_NOTIFY, 4, 0);
-    more = vmm.more;
-    vmm.more = false;
     (void)pthread_mutex_unlock(&vmm.lock);
-    return more;
 }
 
-/* The device's thread: each notify is a write to the register that KVM caught, and so is each turn that is
- * left of it. A guest that never stops adding requests keeps this thread, and nobody else. */
+/* The device's thread. A guest that never stops adding requests keeps it busy, and nobody else. */
 static void *device_thread(void *unused)
 {
-    uint64_t count;
+    struct pollfd events[] = {{.fd = vmm.notified, .events = POLLIN},
+                              {.fd = vmm.ended, .events = POLLIN}};
 
-    while (read(vmm.notified, &count, sizeof(count)) == (ssize_t)sizeof(count)) {
-        while (device_turn())
-            continue;
+    while (poll(events, 2, -1) > 0 || errno == EINTR) {
+        if (take_event(vmm.ended))
+            line_ended();
+        if (take_event(vmm.notified))
+            kick_caught();
     }
     return unused;
 }
 
 static void connect_events(void)
 {
-    struct kvm_ioeventfd event = {.addr = VMM_SLOT + VIRTIO_MMIO_REG_QUEUE_NOTIFY, .len = 4,
-                                  .flags = KVM_IOEVENTFD_FLAG_DATAMATCH}; /* queue 0 */
-    struct kvm_irqfd irq = {.gsi = VMM_PIN};
+    struct kvm_ioeventfd slot = {.addr = VMM_SLOT + VIRTIO_MMIO_REG_QUEUE_NOTIFY, .len = 4,
+                                 .flags = KVM_IOEVENTFD_FLAG_DATAMATCH}; /* queue 0 */
     pthread_t thread;
 
-    vmm.notified = eventfd(0, EFD_CLOEXEC);
-    vmm.interrupt = eventfd(0, EFD_CLOEXEC);
-    if (vmm.notified < 0 || vmm.interrupt < 0)
-        die("eventfd", strerror(errno));
-    event.fd = vmm.notified;
-    irq.fd = (uint32_t)vmm.interrupt;
-    request(vmm.vm, KVM_IOEVENTFD, &event, "ioeventfd");
-    request(vmm.vm, KVM_IRQFD, &irq, "irqfd");
+    slot.fd = vmm.notified = make_event();
+    connect_interrupts();
+    if (!is_pci())
+        connect_kick(&vmm.notify[0], slot);
     if (pthread_create(&thread, NULL, device_thread, NULL) != 0)
         die("thread", "not started");
 }
 
 static void make_device(void)
 {
-    static const struct virtio_dev_ops ops = {
-        .map = guest_map, .kick = device_kicked, .line = device_line};
+    static const struct virtio_dev_ops ops = {.map = guest_map, .kick = device_kicked,
+                                              .line = device_line, .msix = device_message};
     struct virtio_dev *dev = &vmm.function.dev;
 
     memcpy(vmm.disk.id, "vmm-disk", 9);
     vmm.disk.map = guest_map;
-    vmm.function.view = FUNCTION_MMIO;
     vmm.function.queue[0].max = QUEUE_SIZE;
     dev->ops = &ops;
     dev->device_type = BLOCK_DEVICE;
@@ -343,10 +601,16 @@ static void make_device(void)
     virtio_features_add(&dev->offered, BLKDEV_FEATURE_FLUSH);
     virtio_features_add(&dev->offered, VIRTIO_FEATURE_INDIRECT_DESC);
     virtio_features_add(&dev->offered, VIRTIO_FEATURE_EVENT_IDX);
-    virtio_features_add(&dev->offered, VIRTIO_FEATURE_RING_PACKED);
+    if (!vmm.split)
+        virtio_features_add(&dev->offered, VIRTIO_FEATURE_RING_PACKED);
     blkdev_config(&vmm.disk, vmm.function.config);
+    vmm.msix.count = FUNCTION_VECTORS;
+    vmm.msix.send = send_message;
+    msix_init(&vmm.msix);
     if (function_init(&vmm.function) != 0)
         die("device", "not made");
+    if (is_pci()) /* there was no firmware: BARs and commands are the guest's */
+        virtio_dev_pci_reset(&vmm.function.pci);
     if (!vmm.user_exits)
         connect_events();
 }
@@ -371,41 +635,62 @@ static void open_disk(const char *path)
 
 /* ----- running ----- */
 
-/* A register of the device; elsewhere there is nothing. */
+static void slot_access(struct access *access)
+{
+    uint64_t offset = access->address - VMM_SLOT;
+
+    if (access->port || access->address < VMM_SLOT || offset >= VMM_SLOT_LENGTH ||
+        access->width > 4)
+        return;
+    if (access->write)
+        virtio_dev_write(&vmm.function.dev, VIRTIO_VIEW_MMIO, offset, access->width, access->value);
+    else
+        access->value = virtio_dev_read(&vmm.function.dev, VIRTIO_VIEW_MMIO, offset, access->width);
+}
+
+/* Elsewhere there is nothing: a load gets ones. */
+static void serve(struct access *access, uint8_t *data)
+{
+    unsigned long kicks;
+
+    access->value = UINT64_MAX;
+    if (access->write)
+        memcpy(&access->value, data, access->width);
+    (void)pthread_mutex_lock(&vmm.lock);
+    kicks = vmm.kicks;
+    if (is_pci())
+        pci_access(access);
+    else
+        slot_access(access);
+    vmm.kick_exits += vmm.kicks - kicks;
+    (void)pthread_mutex_unlock(&vmm.lock);
+    if (!access->write)
+        memcpy(data, &access->value, access->width);
+}
+
 static void serve_mmio(void)
 {
     struct kvm_run *run = vmm.run;
-    uint64_t offset = run->mmio.phys_addr - VMM_SLOT, value = 0;
-    unsigned width = run->mmio.len;
+    struct access access = {.address = run->mmio.phys_addr, .width = run->mmio.len,
+                            .write = run->mmio.is_write};
 
-    if (run->mmio.phys_addr < VMM_SLOT || offset >= VMM_SLOT_LENGTH || width > 4) {
-        memset(run->mmio.data, 0xff, sizeof(run->mmio.data));
-        return;
-    }
-    (void)pthread_mutex_lock(&vmm.lock);
-    if (run->mmio.is_write) {
-        memcpy(&value, run->mmio.data, width);
-        virtio_dev_write(&vmm.function.dev, VIRTIO_VIEW_MMIO, (uint32_t)offset, width,
-                         (uint32_t)value);
-    } else {
-        value = virtio_dev_read(&vmm.function.dev, VIRTIO_VIEW_MMIO, (uint32_t)offset, width);
-        memcpy(run->mmio.data, &value, sizeof(run->mmio.data));
-    }
-    (void)pthread_mutex_unlock(&vmm.lock);
+    serve(&access, run->mmio.data);
 }
 
 /* A port: -1, or the exit status that the guest ends with. */
 static int serve_port(void)
 {
     struct kvm_run *run = vmm.run;
+    struct access access = {.address = run->io.port, .width = run->io.size, .port = true,
+                            .write = run->io.direction == KVM_EXIT_IO_OUT};
     uint8_t *data = (uint8_t *)run + run->io.data_offset;
 
-    if (run->io.direction == KVM_EXIT_IO_IN)
-        memset(data, 0xff, run->io.size);
-    else if (run->io.port == VMM_PORT_PRINT)
-        putchar(*data);
-    else if (run->io.port == VMM_PORT_END)
+    if (access.write && run->io.port == VMM_PORT_END)
         return *data;
+    if (access.write && run->io.port == VMM_PORT_PRINT)
+        putchar(*data);
+    else
+        serve(&access, data);
     return -1;
 }
 
@@ -432,39 +717,85 @@ static int run_guest(void)
     return status;
 }
 
+/* ----- the command line ----- */
+
 static int usage(FILE *out, int status)
 {
     fprintf(out,
-            "usage: vmm [--user-exits] GUEST IMAGE\n"
-            "Runs GUEST (build/vmm-guest.elf) on KVM with IMAGE as the disk of a virtio-mmio\n"
-            "block device. The guest copies the first half of the disk onto the second.\n"
-            "  --user-exits  notifies and interrupts without ioeventfd and irqfd\n"
-            "  --help        this text\n"
+            "usage: vmm [OPTION...] GUEST IMAGE\n"
+            "Runs GUEST (build/vmm-guest.elf) on KVM with IMAGE as the disk of a virtio block\n"
+            "device. The guest copies the first half of the disk onto the second.\n"
+            "  --transport NAME  mmio (virtio-mmio, without this option), pci, pci-legacy or\n"
+            "                    pci-rfc2011\n"
+            "  --user-exits      notifies and interrupts without ioeventfd and irqfd\n"
+            "  --line            the guest takes no MSI-X, the line of a PCI function instead\n"
+            "  --split           the device offers no packed ring\n"
+            "  --help            this text\n"
             "Exit status: that of the guest; 77 where there is no KVM.\n");
     return status;
+}
+
+static const struct {
+    const char *name;
+    enum function_view view;
+} transports[] = {{"mmio", FUNCTION_MMIO},
+                  {"pci", FUNCTION_PCI_MODERN},
+                  {"pci-legacy", FUNCTION_PCI_LEGACY},
+                  {"pci-rfc2011", FUNCTION_PCI_RFC2011}};
+enum { TRANSPORTS = sizeof(transports) / sizeof(transports[0]) };
+
+static bool set_transport(const char *name)
+{
+    for (unsigned i = 0; i < TRANSPORTS; i++) {
+        if (strcmp(name, transports[i].name) == 0) {
+            vmm.function.view = transports[i].view;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Sets the options; the number of the first argument behind them, or 0. */
+static int parse(int argc, char **argv)
+{
+    int at = 1;
+
+    vmm.function.view = FUNCTION_MMIO;
+    for (; at < argc && argv[at][0] == '-'; at++) {
+        if (strcmp(argv[at], "--user-exits") == 0)
+            vmm.user_exits = true;
+        else if (strcmp(argv[at], "--line") == 0)
+            vmm.line = true;
+        else if (strcmp(argv[at], "--split") == 0)
+            vmm.split = true;
+        else if (strcmp(argv[at], "--transport") != 0 || ++at == argc || !set_transport(argv[at]))
+            return 0;
+    }
+    return argc - at == 2 ? at : 0;
 }
 
 int main(int argc, char **argv)
 {
     uint64_t entry;
-    int status;
+    int at, status;
 
     if (argc == 2 && strcmp(argv[1], "--help") == 0)
         return usage(stdout, 0);
-    vmm.user_exits = argc == 4 && strcmp(argv[1], "--user-exits") == 0;
-    if (argc != 3 && !vmm.user_exits)
+    at = parse(argc, argv);
+    if (at == 0)
         return usage(stderr, 2);
     if (!make_machine())
         return SKIPPED;
-    entry = load_guest(argv[argc - 2]);
-    open_disk(argv[argc - 1]);
+    entry = load_guest(argv[at]);
+    open_disk(argv[at + 1]);
     make_device();
     start_processor(entry);
     status = run_guest();
     (void)pthread_mutex_lock(&vmm.lock); /* for good: the device's thread does nothing more */
-    printf("%s: %llu requests, %lu kicks, %lu interrupts, %lu exits\n",
+    printf("%s: %llu requests, %lu kicks (%lu exits), %lu interrupts, %lu exits in all\n",
            vmm.user_exits ? "user exits" : "ioeventfd and irqfd",
-           (unsigned long long)vmm.disk.served, vmm.kicks, vmm.interrupts, vmm.exits);
+           (unsigned long long)vmm.disk.served, vmm.kicks, vmm.kick_exits, vmm.interrupts,
+           vmm.exits);
     return status;
 }
 #endif
