@@ -29,7 +29,7 @@ vhost_backend="examples/vhost_user/backend.c examples/vhost_user/queue.c example
 vhost_blk="examples/hosts/vhost_blk.c examples/device/blk.c $vhost_backend"
 rtos="examples/rtos/rtos_blk.c examples/driver/blk.c examples/device/blk.c examples/device/function.c"
 rtos_config='-Itests/support/rtos -DVIRTIO_CONFIG_FILE="examples/rtos/virtio_port.h"'
-parts="examples/driver/blk.c examples/device/blk.c examples/device/function.c"
+parts="examples/driver/blk.c examples/device/blk.c examples/device/function.c examples/device/msix.c"
 net="examples/driver/net.c examples/device/function.c examples/boards/programs/net/stack.c"
 suites="ring_test packed_test feature_test platform_test caps_test driver_test transport_test
     loopback_test single_format_test device_test net_test console_test"

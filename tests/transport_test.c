@@ -6,6 +6,7 @@
 
 #include "examples/device/blk.h"
 #include "examples/device/function.h"
+#include "examples/device/msix.h"
 #include "examples/driver/blk.h"
 
 enum { GUEST = 0x40000000, GUEST_SIZE = 1 << 20, DATA = 512 << 10, TRACE = 4096, SIZE = 64 };
@@ -921,6 +922,111 @@ Test(names, device_type_from_pci_ids)
 }
 
 /* ----- the block front-end over all of it ----- */
+
+/* ----- MSI-X of the emulated function ----- */
+
+enum { MSIX_ON = 0x8000, MSIX_ALL_MASKED = 0x4000 };
+
+static struct {
+    struct msix msix;
+    unsigned sent[MSIX_VECTORS];
+    struct msix_message last;
+} messages;
+
+static void message_sent(void *ctx, uint16_t vector, const struct msix_message *message)
+{
+    (void)ctx;
+    messages.sent[vector]++;
+    messages.last = *message;
+}
+
+static struct msix *msix_power_on(void)
+{
+    memset(&messages, 0, sizeof(messages));
+    messages.msix.count = 3;
+    messages.msix.send = message_sent;
+    memset(messages.msix.table, 0xff, sizeof(messages.msix.table));
+    msix_init(&messages.msix);
+    return &messages.msix;
+}
+
+/* The guest writes a message and unmasks it. */
+static void msix_program(struct msix *msix, unsigned vector, uint64_t address, uint32_t data)
+{
+    msix_write(msix, 16 * vector, 8, address);
+    msix_write(msix, 16 * vector + 8, 4, data);
+    msix_write(msix, 16 * vector + 12, 4, 0);
+    msix_settle(msix);
+}
+
+Test(msix, masked_until_the_guest_says_otherwise)
+{
+    struct msix *msix = msix_power_on();
+
+    for (unsigned vector = 0; vector < 3; vector++) {
+        cr_expect_eq(msix_read(msix, 16 * vector, 8), 0);
+        cr_expect_eq(msix_read(msix, 16 * vector + 8, 8), UINT64_C(1) << 32, "masked");
+    }
+    msix_control(msix, MSIX_ON);
+    msix_raise(msix, 1);
+    msix_raise(msix, 1);
+    msix_raise(msix, 3); /* there is no such vector */
+    cr_expect_eq(msix_read(msix, MSIX_PENDING_AT, 8), 2);
+    msix_program(msix, 0, 0xfee00000, 0x30);
+    cr_expect_eq(messages.sent[0] + messages.sent[1], 0);
+    msix_program(msix, 1, 0x1fee01000, 0x31);
+    cr_expect_eq(messages.sent[1], 1, "once, however often it was raised");
+    cr_expect_eq(messages.last.address, 0x1fee01000);
+    cr_expect_eq(messages.last.data, 0x31);
+    cr_expect_eq(msix_read(msix, MSIX_PENDING_AT, 4), 0);
+    msix_settle(msix);
+    msix_raise(msix, 1);
+    cr_expect_eq(messages.sent[1], 2);
+    msix_write(msix, 16 + 12, 4, 1);
+    msix_raise(msix, 1);
+    cr_expect_eq(messages.sent[1], 2);
+    cr_expect_eq(msix_read(msix, MSIX_PENDING_AT, 4), 2);
+}
+
+Test(msix, nothing_goes_out_while_it_is_off_or_all_are_masked)
+{
+    static const uint16_t silent[] = {0, MSIX_ALL_MASKED, MSIX_ON | MSIX_ALL_MASKED};
+    struct msix *msix = msix_power_on();
+
+    msix_program(msix, 2, 0xfee00000, 0x32);
+    msix_raise(msix, 2);
+    cr_expect_eq(messages.sent[2], 0, "off at power on");
+    for (unsigned i = 0; i < 3; i++) {
+        msix_control(msix, silent[i]);
+        msix_raise(msix, 2);
+        msix_settle(msix);
+        cr_expect_eq(messages.sent[2], i);
+        msix_control(msix, MSIX_ON);
+        cr_expect_eq(messages.sent[2], i + 1);
+    }
+}
+
+Test(msix, accesses_are_aligned_dwords_and_quadwords)
+{
+    struct msix *msix = msix_power_on();
+
+    msix_write(msix, 0, 4, 0x12345677);
+    msix_write(msix, 4, 4, 0x89abcdef);
+    msix_write(msix, 8, 8, UINT64_C(0xfffffffe00c0ffee));
+    cr_expect_eq(msix_read(msix, 0, 8), UINT64_C(0x89abcdef12345674), "addresses are aligned");
+    cr_expect_eq(msix_read(msix, 8, 8), 0x00c0ffee, "of control there is one bit");
+    for (unsigned width = 0; width < 9; width++) {
+        for (uint64_t offset = 0; offset < MSIX_LENGTH; offset++) {
+            if ((width == 4 || width == 8) && offset % width == 0 && offset < 3 * 16)
+                continue;
+            msix_write(msix, offset, width, UINT64_MAX);
+            cr_assert_eq(msix_read(msix, offset, width), 0, "%#x/%u", (unsigned)offset, width);
+        }
+    }
+    cr_expect_eq(msix_read(msix, 0, 8), UINT64_C(0x89abcdef12345674));
+    cr_expect_eq(msix_read(msix, 8, 8), 0x00c0ffee);
+    cr_expect_eq(msix_read(msix, 16, 4), 0);
+}
 
 Test(blk, reads_writes_flushes_and_names)
 {
