@@ -71,16 +71,17 @@ $(BUILD)/vhost-front-net: $(VHOST_FRONT_NET) $(ALL_HEADERS) | $(BUILD)
 	$(COMPILE) $(VHOST_FRONT_NET) -o $@
 
 VMM = examples/hosts/vmm.c examples/device/blk.c examples/device/function.c examples/device/msix.c
-VMM_GUEST = examples/hosts/vmm_guest.c examples/driver/blk.c examples/boards/lib/string.c
+VMM_GUESTS = examples/hosts/vmm_guest.c tests/vmm_probe.c
+VMM_GUEST_PARTS = examples/driver/blk.c examples/boards/lib/string.c
 vmm: $(BUILD)/vmm $(BUILD)/vmm-guest.elf
 $(BUILD)/vmm: $(VMM) $(ALL_HEADERS) | $(BUILD)
 	$(COMPILE) -pthread $(VMM) -o $@
 # 64-bit code without a system: no FP and SIMD, no red zone under its interrupts, no calls of libc.
-$(BUILD)/vmm-guest.elf: $(VMM_GUEST) $(ALL_HEADERS) | $(BUILD)
+$(BUILD)/vmm-%.elf: $(VMM_GUESTS) $(VMM_GUEST_PARTS) $(ALL_HEADERS) | $(BUILD)
 	gcc -std=c11 -O2 $(WARN) -I. -Iexamples/boards/lib/include -ffreestanding -nostdlib -static -no-pie \
 	    -fno-pic -mgeneral-regs-only -mno-red-zone -fno-stack-protector -fcf-protection=none \
 	    -fno-tree-loop-distribute-patterns -Wl,-Ttext-segment=0x100000,-evmm_guest,--build-id=none \
-	    $(VMM_GUEST) -o $@
+	    $(filter %/vmm_$*.c,$(VMM_GUESTS)) $(VMM_GUEST_PARTS) -o $@
 
 vhost: $(BUILD)/vhost-blk
 $(BUILD)/vhost-blk: $(VHOST_BLK) $(ALL_HEADERS) | $(BUILD)

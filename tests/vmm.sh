@@ -9,7 +9,7 @@ if [ "$(uname -m)" != x86_64 ]; then
     echo "skipped: this machine is made for x86-64"
     exit 77
 fi
-make -s build/vmm-guest.elf || exit 1
+make -s build/vmm-guest.elf build/vmm-probe.elf || exit 1
 guest=build/vmm-guest.elf
 
 # The guest copies the first half of the disk onto the second, in requests of a page, and flushes. Sets the
@@ -61,6 +61,14 @@ good() { # exits of an interrupt, transport as the guest names it, interrupt, ri
     costs 1 "$an_interrupt" "$@" --user-exits && grep -qx "$text" "$dir/log" && grep -q "^user exits: " "$dir/log"
     result $? "$title: user exits"
 }
+probe() { # title, exits for kicks, options: tries what a driver does not
+    title=$1
+    text=$2
+    shift 2
+    timeout 30 "$vmm" --transport pci "$@" build/vmm-probe.elf "$dir/disk.img" >"$dir/log" 2>&1 &&
+        grep -qx "probe: all is as it has to be" "$dir/log" && grep -q " kicks ($text exits)" "$dir/log"
+    result $? "$title"
+}
 bad() { # status, message, arguments
     expected=$1
     message=$2
@@ -80,6 +88,8 @@ good 0 pci-legacy MSI-X split --transport pci-legacy
 good 1 pci-legacy line split --transport pci-legacy --line
 good 0 pci-rfc2011 MSI-X split --transport pci-rfc2011
 good 1 pci-rfc2011 line split --transport pci-rfc2011 --line
+probe "a guest that tries what it may: ioeventfd and irqfd" 0
+probe "a guest that tries what it may: user exits" "[1-9]*" --user-exits
 truncate -s 1000 "$dir/odd"
 truncate -s 4096 "$dir/small"
 head -c 100 $guest >"$dir/header"
