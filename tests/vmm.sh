@@ -69,6 +69,13 @@ probe() { # title, exits for kicks, options: tries what a driver does not
         grep -qx "probe: all is as it has to be" "$dir/log" && grep -q " kicks ($text exits)" "$dir/log"
     result $? "$title"
 }
+bare_metal() { # options: an image of examples/boards writes each byte of the first half plus one to the second
+    head -c 65536 /dev/urandom >"$dir/disk.img"
+    head -c 32768 "$dir/disk.img" | LC_ALL=C tr '\000-\377' '\001-\377\000' >"$dir/second"
+    timeout 60 "$vmm" "$@" "$dir/boards/x86/blk.elf" "$dir/disk.img" >"$dir/log" 2>&1 && grep -qx "done" "$dir/log" &&
+        tail -c 32768 "$dir/disk.img" | cmp -s - "$dir/second"
+    result $? "a bare-metal image: $*"
+}
 bad() { # status, message, arguments
     expected=$1
     message=$2
@@ -90,6 +97,15 @@ good 0 pci-rfc2011 MSI-X split --transport pci-rfc2011
 good 1 pci-rfc2011 line split --transport pci-rfc2011 --line
 probe "a guest that tries what it may: ioeventfd and irqfd" 0
 probe "a guest that tries what it may: user exits" "[1-9]*" --user-exits
+if make -s "BUILD=$dir" "$dir/boards/x86/blk.elf" >"$dir/log" 2>&1; then
+    bare_metal --transport pci
+    bare_metal --transport pci-legacy --user-exits
+else
+    result 1 "a bare-metal image builds"
+fi
+timeout 60 "$vmm" "$dir/boards/x86/blk.elf" "$dir/disk.img" >"$dir/log" 2>&1
+[ $? = 1 ] && grep -q "no block device" "$dir/log"
+result $? "a bare-metal image finds no device outside of PCI"
 truncate -s 1000 "$dir/odd"
 truncate -s 4096 "$dir/small"
 head -c 100 $guest >"$dir/header"
@@ -114,4 +130,4 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null && [ "$(stat -c %a /dev/k
 fi
 
 echo "vmm: $passed passed, $failed failed"
-[ $failed = 0 ]
+[ "$failed" = 0 ]

@@ -2,7 +2,7 @@
 /*
  * A small virtual machine monitor: one processor, some RAM, one virtio block device of this library
  * in a virtio-mmio slot or on a PCI bus, and a guest of its own that works on the disk
- * (vmm_guest.c).
+ * (vmm_guest.c). The bare-metal images of examples/boards/x86 run on it as well.
  *
  * The processor runs on one thread, the device on another: notifies go to it as an ioeventfd, its
  * interrupts to the guest as irqfds, and only the other registers stop the processor. With
@@ -57,6 +57,8 @@ static struct {
     int kvm, vm, vcpu;
     struct kvm_run *run;
     uint8_t *ram;
+    uint64_t entry;               /* of the guest */
+    bool bare_metal;              /* it is an image of examples/boards */
     bool user_exits, line, split; /* options */
     pthread_mutex_t lock;         /* around the device: both threads reach it */
     struct function function;
@@ -152,12 +154,29 @@ static void load_segment(const char *path, FILE *file, const Elf64_Phdr *segment
         die(path, "is cut short");
 }
 
-/* Loads the guest; returns where it starts. */
-static uint64_t load_guest(const char *path)
+/* Where a bare-metal image wants to start, in protected mode: the note of PVH; 0: this is none. */
+static uint32_t read_note(FILE *file, const Elf64_Phdr *segment)
+{
+    enum { PVH_ENTRY = 18 };
+    struct {
+        Elf64_Nhdr header;
+        char name[4];
+        uint32_t entry;
+    } note;
+
+    if (segment->p_type != PT_NOTE || segment->p_filesz < sizeof(note) ||
+        fseek(file, (long)segment->p_offset, SEEK_SET) != 0 ||
+        fread(&note, sizeof(note), 1, file) != 1)
+        return 0;
+    return note.header.n_type == PVH_ENTRY && memcmp(note.name, "Xen", 4) == 0 ? note.entry : 0;
+}
+
+static void load_guest(const char *path)
 {
     FILE *file = fopen(path, "rb");
     Elf64_Phdr segment;
     Elf64_Ehdr header;
+    uint32_t note = 0;
 
     if (file == NULL)
         die(path, strerror(errno));
@@ -170,9 +189,12 @@ static uint64_t load_guest(const char *path)
             fread(&segment, sizeof(segment), 1, file) != 1)
             die(path, "is cut short");
         load_segment(path, file, &segment);
+        if (note == 0)
+            note = read_note(file, &segment);
     }
     fclose(file);
-    return header.e_entry;
+    vmm.bare_metal = note != 0;
+    vmm.entry = note != 0 ? note : header.e_entry;
 }
 
 /* ----- the processor ----- */
@@ -190,15 +212,34 @@ static void tell_cpuid(void)
     free(cpuid);
 }
 
-/* Straight into 64-bit mode, at the guest's first instruction, with what it has to know as the
- * argument of a function. */
-static void start_processor(uint64_t entry)
+/* Straight into 64-bit mode. */
+static void set_long_mode(struct kvm_sregs *sregs)
+{
+    sregs->cs.l = 1;
+    sregs->gdt.base = SEGMENTS;
+    sregs->gdt.limit = 3 * 8 - 1;
+    sregs->cr0 = 0x80000031; /* PG, NE, ET, PE */
+    sregs->cr3 = TABLES;
+    sregs->cr4 = 0x20;   /* PAE */
+    sregs->efer = 0x500; /* LMA, LME */
+}
+
+/* As PVH wants it; the boards look for no start info. */
+static void set_protected_mode(struct kvm_sregs *sregs)
+{
+    sregs->cs.db = 1;
+    sregs->cr0 = 0x11; /* ET, PE */
+}
+
+/* At the guest's first instruction; ours gets what it has to know as the argument of a function. */
+static void start_processor(void)
 {
     struct kvm_segment code = {.limit = UINT32_MAX, .selector = VMM_CODE_SEGMENT, .type = 11,
-                               .present = 1, .s = 1, .l = 1, .g = 1};
+                               .present = 1, .s = 1, .g = 1};
     struct kvm_segment data = {.limit = UINT32_MAX, .selector = VMM_DATA_SEGMENT, .type = 3,
                                .present = 1, .s = 1, .db = 1, .g = 1};
-    struct kvm_regs regs = {.rip = entry, .rsp = STACK_END - 8 /* as after a call */, .rflags = 2,
+    struct kvm_regs regs = {.rip = vmm.entry, .rsp = STACK_END - 8 /* as after a call */,
+                            .rflags = 2,
                             .rdi = (is_pci() ? (unsigned)VMM_GUEST_PCI : 0) |
                                    (vmm.line ? (unsigned)VMM_GUEST_LINE : 0)};
     struct kvm_sregs sregs;
@@ -206,12 +247,10 @@ static void start_processor(uint64_t entry)
     request(vmm.vcpu, KVM_GET_SREGS, &sregs, "registers");
     sregs.cs = code;
     sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
-    sregs.gdt.base = SEGMENTS;
-    sregs.gdt.limit = 3 * 8 - 1;
-    sregs.cr0 = 0x80000031; /* PG, NE, ET, PE */
-    sregs.cr3 = TABLES;
-    sregs.cr4 = 0x20;   /* PAE */
-    sregs.efer = 0x500; /* LMA, LME */
+    if (vmm.bare_metal)
+        set_protected_mode(&sregs);
+    else
+        set_long_mode(&sregs);
     request(vmm.vcpu, KVM_SET_SREGS, &sregs, "registers");
     request(vmm.vcpu, KVM_SET_REGS, &regs, "registers");
 }
@@ -249,6 +288,8 @@ static void make_processor(void)
 /* False: there is no KVM, and that has been said. */
 static bool make_machine(void)
 {
+    struct kvm_pit_config timer = {.flags = 0};
+
     vmm.kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     if (vmm.kvm < 0) {
         printf("skipped: /dev/kvm: %s\n", strerror(errno));
@@ -258,6 +299,7 @@ static bool make_machine(void)
     if (ioctl(vmm.vm, KVM_SET_TSS_ADDR, 0xfffbd000ul) < 0 && errno != EINVAL && errno != ENOTTY)
         die("TSS address", strerror(errno));
     request(vmm.vm, KVM_CREATE_IRQCHIP, NULL, "interrupt controllers");
+    request(vmm.vm, KVM_CREATE_PIT2, &timer, "timer");
     make_memory();
     make_processor();
     return true;
@@ -653,7 +695,7 @@ static void serve(struct access *access, uint8_t *data)
 {
     unsigned long kicks;
 
-    access->value = UINT64_MAX;
+    access->value = access->write ? 0 : UINT64_MAX;
     if (access->write)
         memcpy(&access->value, data, access->width);
     (void)pthread_mutex_lock(&vmm.lock);
@@ -677,18 +719,23 @@ static void serve_mmio(void)
     serve(&access, run->mmio.data);
 }
 
-/* A port: -1, or the exit status that the guest ends with. */
+/* A port: -1, or the exit status that the guest ends with. A bare-metal image prints to the UART of
+ * a PC, and ends with QEMU's isa-debug-exit. */
 static int serve_port(void)
 {
+    enum { UART = 0x3f8, UART_STATUS = UART + 5, UART_EMPTY = 0x60, FIRST_STATUS = 16 };
+
     struct kvm_run *run = vmm.run;
     struct access access = {.address = run->io.port, .width = run->io.size, .port = true,
                             .write = run->io.direction == KVM_EXIT_IO_OUT};
     uint8_t *data = (uint8_t *)run + run->io.data_offset;
 
     if (access.write && run->io.port == VMM_PORT_END)
-        return *data;
-    if (access.write && run->io.port == VMM_PORT_PRINT)
+        return vmm.bare_metal ? (uint8_t)(*data - FIRST_STATUS) : *data;
+    if (access.write && run->io.port == (vmm.bare_metal ? UART : VMM_PORT_PRINT))
         putchar(*data);
+    else if (!access.write && run->io.port == UART_STATUS)
+        *data = UART_EMPTY;
     else
         serve(&access, data);
     return -1;
@@ -724,11 +771,12 @@ static int usage(FILE *out, int status)
     fprintf(out,
             "usage: vmm [OPTION...] GUEST IMAGE\n"
             "Runs GUEST (build/vmm-guest.elf) on KVM with IMAGE as the disk of a virtio block\n"
-            "device. The guest copies the first half of the disk onto the second.\n"
+            "device. The guest copies the first half of the disk onto the second. Or GUEST is a\n"
+            "bare-metal image for a PC of QEMU (build/boards/x86/blk.elf), with the disk on PCI.\n"
             "  --transport NAME  mmio (virtio-mmio, without this option), pci, pci-legacy or\n"
             "                    pci-rfc2011\n"
             "  --user-exits      notifies and interrupts without ioeventfd and irqfd\n"
-            "  --line            the guest takes no MSI-X, the line of a PCI function instead\n"
+            "  --line            build/vmm-guest.elf takes no MSI-X, but the line of PCI\n"
             "  --split           the device offers no packed ring\n"
             "  --help            this text\n"
             "Exit status: that of the guest; 77 where there is no KVM.\n");
@@ -776,7 +824,6 @@ static int parse(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    uint64_t entry;
     int at, status;
 
     if (argc == 2 && strcmp(argv[1], "--help") == 0)
@@ -786,10 +833,10 @@ int main(int argc, char **argv)
         return usage(stderr, 2);
     if (!make_machine())
         return SKIPPED;
-    entry = load_guest(argv[at]);
+    load_guest(argv[at]);
     open_disk(argv[at + 1]);
     make_device();
-    start_processor(entry);
+    start_processor();
     status = run_guest();
     (void)pthread_mutex_lock(&vmm.lock); /* for good: the device's thread does nothing more */
     printf("%s: %llu requests, %lu kicks (%lu exits), %lu interrupts, %lu exits in all\n",
