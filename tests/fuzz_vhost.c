@@ -23,13 +23,14 @@ static struct vhu_backend backend;
 static uint8_t *memory;
 static int memory_fd = -1;
 static const uint8_t config[20] = {1, 2, 3};
+static unsigned asked;
 
 static void log_line(void *ctx, const char *line)
 {
     CHECK(ctx == &backend && strlen(line) < LINE);
 }
 
-/* Touches all that the chain says is memory. */
+/* Touches all that the chain says is memory; puts every fifth off. */
 static uint32_t answer(void *ctx, const struct virtq_chain *chain)
 {
     uint32_t written = 0;
@@ -46,7 +47,7 @@ static uint32_t answer(void *ctx, const struct virtq_chain *chain)
         at[0] = at[len - 1];
         written += i >= chain->readable ? len : 0;
     }
-    return written;
+    return ++asked % 5 == 0 ? VHU_LATER : written;
 }
 
 static int serve(void *ctx, struct vhu_queue *queue)
@@ -55,7 +56,7 @@ static int serve(void *ctx, struct vhu_queue *queue)
     return vhu_queue_answer(queue, answer, ctx);
 }
 
-static const struct vhu_ops ops = {serve, log_line};
+static const struct vhu_ops ops = {.serve = serve, .log = log_line};
 
 /* Mostly numbers that lead somewhere: few queues, small rings, addresses in the memory. */
 static uint64_t number(void)
@@ -215,6 +216,7 @@ static void open_backend(void)
     backend.config_length = sizeof(config);
     backend.queue_count = QUEUES;
     vhu_backend_init(&backend);
+    asked = 0;
 }
 
 static int lowest_fd(void)

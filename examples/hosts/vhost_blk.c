@@ -138,7 +138,7 @@ static int serve(void *ctx, struct vhu_queue *queue)
     return vhu_queue_answer(queue, answer, ctx);
 }
 
-static const struct vhu_ops ops = {serve, log_line};
+static const struct vhu_ops ops = {.serve = serve, .log = log_line};
 
 /* The name by which the driver knows the disk: that of its file, as far as it fits. */
 static void set_id(struct blkdev *disk, const char *path)

@@ -113,8 +113,15 @@ static const char *reset_owner(const struct call *call)
     return NULL;
 }
 
+static void reset_driver(const struct vhu_backend *backend)
+{
+    if (backend->ops->reset != NULL)
+        backend->ops->reset(backend->ctx);
+}
+
 static const char *reset_device(const struct call *call)
 {
+    reset_driver(call->backend);
     for (unsigned i = 0; i < call->backend->queue_count; i++) {
         vhu_queue_stop(&call->backend->queue[i]);
         vhu_queue_reset(&call->backend->queue[i]);
@@ -525,6 +532,7 @@ void vhu_backend_init(struct vhu_backend *backend)
 
 void vhu_backend_reset(struct vhu_backend *backend)
 {
+    reset_driver(backend);
     inflight_clear(backend);
     vhu_replace_fd(&backend->requests, -1);
     vhu_map_clear(&backend->map);

@@ -22,9 +22,14 @@
 enum {
     VHU_SEGS = 256, /**< segments of one buffer, after they are cut at the ends of regions */
     VHU_QUEUES = 64, /**< queues of one back-end at most */
+    VHU_FDS = 64,    /**< descriptors of a device's own at most */
     VHU_REASON = 128
 };
 
+/** Instead of a number of bytes written: see vhu_queue_answer(). */
+#define VHU_LATER UINT32_MAX
+
+struct pollfd;
 struct vhu_backend;
 
 /** One queue. `index` is for the device, the rest private. */
@@ -54,6 +59,13 @@ struct vhu_ops {
     int (*serve)(void *ctx, struct vhu_queue *queue);
     /** One readable line about what happened. */
     void (*log)(void *ctx, const char *line);
+    /** Optional: what else to wait for while there is a front-end; fills in up to VHU_FDS.
+     *  @return how many */
+    unsigned (*fds)(void *ctx, struct pollfd *item);
+    /** With fds: what came of it, each time the wait is over. */
+    void (*ready)(void *ctx, const struct pollfd *item);
+    /** Optional: the driver is gone, by the front-end's reset or with the front-end. */
+    void (*reset)(void *ctx);
 };
 
 /** A back-end. The caller sets the fields of the first part and zeroes the rest. */
@@ -132,8 +144,12 @@ void vhu_queue_flush(struct vhu_queue *queue);
 void *vhu_backend_map(void *backend, uint64_t addr, uint32_t len);
 
 /** A whole serve(): answers the available buffers one after the other, malformed ones with nothing.
- *  @param answer  carries out a buffer; returns the bytes written to it */
+ *  @param answer  carries out a buffer; returns the bytes written to it, or VHU_LATER: the buffer stays
+ *                 the next one, and nothing is served before vhu_queue_wake() or a kick */
 int vhu_queue_answer(struct vhu_queue *queue,
                      uint32_t (*answer)(void *ctx, const struct virtq_chain *chain), void *ctx);
+
+/** Has a queue served again: what its answer waited for is there. */
+void vhu_queue_wake(struct vhu_queue *queue);
 
 #endif

@@ -320,6 +320,7 @@ int32_t vhu_track_start(struct vhu_track *track, const struct virtq_areas *areas
     track->ring = areas->desc;
     track->counter = 0;
     track->batch = 0;
+    track->entry = 0; /* of this region: the one before may have been larger */
     version = is_packed(track) ? packed(track)->version : split(track)->version;
     entries = is_packed(track) ? packed(track)->desc_num : split(track)->desc_num;
     if (version == 0) {
@@ -349,6 +350,18 @@ void vhu_track_pop(struct vhu_track *track, uint16_t before, uint32_t token)
     }
     split(track)->desc[head].counter = track->counter++;
     split(track)->desc[head].inflight = 1;
+}
+
+void vhu_track_unpop(struct vhu_track *track, uint32_t token)
+{
+    if (track->region == NULL)
+        return;
+    if (is_packed(track)) {
+        packed(track)->desc[track->entry].inflight = 0;
+        packed(track)->free_head = packed(track)->old_free_head = track->entry;
+        return;
+    }
+    split(track)->desc[(uint16_t)token].inflight = 0;
 }
 
 void vhu_track_push(struct vhu_track *track, uint32_t token)

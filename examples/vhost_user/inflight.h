@@ -49,6 +49,9 @@ int32_t vhu_track_start(struct vhu_track *track, const struct virtq_areas *areas
 /** Call after a pop. @param before  the available position before it */
 void vhu_track_pop(struct vhu_track *track, uint16_t before, uint32_t token);
 
+/** Instead of the push: the buffer is back in the ring, to be popped again. */
+void vhu_track_unpop(struct vhu_track *track, uint32_t token);
+
 /** Call before the push of the same token. */
 void vhu_track_push(struct vhu_track *track, uint32_t token);
 

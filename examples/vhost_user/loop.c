@@ -217,13 +217,15 @@ static void read_kick(struct vhu_queue *queue)
 /* Waits for what can happen to a conversation: NULL, or how it ended. */
 static const char *wait_for(struct vhu_backend *backend, int stop, int timeout)
 {
-    struct pollfd item[POLL_KICKS + VHU_QUEUES];
+    struct pollfd item[POLL_KICKS + VHU_QUEUES + VHU_FDS];
+    struct pollfd *own = &item[POLL_KICKS + backend->queue_count];
+    unsigned own_count = backend->ops->fds != NULL ? backend->ops->fds(backend->ctx, own) : 0;
 
     item[POLL_STOP] = (struct pollfd){stop, POLLIN, 0};
     item[POLL_CONNECTION] = (struct pollfd){backend->connection, POLLIN, 0};
     for (unsigned i = 0; i < backend->queue_count; i++)
         item[POLL_KICKS + i] = (struct pollfd){backend->queue[i].kick, POLLIN, 0};
-    if (poll(item, POLL_KICKS + backend->queue_count, timeout) < 0)
+    if (poll(item, POLL_KICKS + backend->queue_count + own_count, timeout) < 0)
         return errno == EINTR ? NULL : "poll failed";
     if (item[POLL_STOP].revents != 0)
         return stopped;
@@ -231,6 +233,8 @@ static const char *wait_for(struct vhu_backend *backend, int stop, int timeout)
         if (item[POLL_KICKS + i].revents != 0)
             read_kick(&backend->queue[i]);
     }
+    if (own_count != 0)
+        backend->ops->ready(backend->ctx, own);
     return item[POLL_CONNECTION].revents != 0 ? converse(backend) : NULL;
 }
 

@@ -119,7 +119,8 @@ static const char *find_track(struct vhu_queue *queue, uint16_t flags)
     return NULL;
 }
 
-/* What an earlier back-end left behind, from an available ring of our own that names it. */
+/* What an earlier back-end left behind, from an available ring of our own that names it. What the device
+ * puts off then it finds again in the driver's ring: it is in order there, as it was. */
 static const char *serve_again(struct vhu_queue *queue, const struct virtq_areas *areas,
                                struct virtq_position *at, const uint16_t *head, uint32_t count)
 {
@@ -313,24 +314,43 @@ void vhu_queue_flush(struct vhu_queue *queue)
         signal_fd(queue->call);
 }
 
+void vhu_queue_wake(struct vhu_queue *queue)
+{
+    queue->pending = true;
+}
+
 int vhu_queue_answer(struct vhu_queue *queue,
                      uint32_t (*answer)(void *ctx, const struct virtq_chain *chain), void *ctx)
 {
     struct virtq_seg seg[VHU_SEGS];
     struct virtq_chain chain;
+    bool later = false;
     int rc = 0;
 
     chain.seg = seg;
     chain.capacity = VHU_SEGS;
     virtq_device_kick_off(&queue->ring);
     for (unsigned left = BATCH; left != 0; left--) {
+        struct virtq_device before = queue->ring; /* nothing in the ring says that a buffer is popped */
+        uint32_t written = 0;
+
         rc = vhu_queue_pop(queue, &chain);
         if (rc == 0 || (rc < 0 && !virtq_err_names_chain(rc)))
             break;
-        vhu_queue_push(queue, chain.token, rc < 0 ? 0 : answer(ctx, &chain));
+        if (rc == 1)
+            written = answer(ctx, &chain);
+        later = written == VHU_LATER;
+        if (later) {
+            vhu_track_unpop(&queue->track, chain.token);
+            queue->ring = before;
+            break;
+        }
+        vhu_queue_push(queue, chain.token, written);
     }
     vhu_queue_flush(queue);
     if (rc < 0 && !virtq_err_names_chain(rc))
         return rc;
+    if (later)
+        return 0;
     return rc != 0 || virtq_device_kick_on(&queue->ring);
 }
