@@ -21,7 +21,8 @@ VHOST_FRONT_NET = examples/hosts/vhost_front_net.c examples/vhost_user/frontend.
     examples/hosts/virtio_names.c examples/driver/net.c
 LSPCI = $(addprefix examples/hosts/,virtio_lspci.c lspci_dump.c lspci_sysfs.c lspci_examine.c \
     lspci_registers.c lspci_show.c lspci_json.c virtio_names.c)
-VHOST_BACKEND = $(addprefix examples/vhost_user/,backend.c queue.c loop.c memory.c inflight.c)
+VHOST_BACKEND = examples/hosts/vhost_daemon.c \
+    $(addprefix examples/vhost_user/,backend.c queue.c loop.c memory.c inflight.c)
 VHOST_BLK = examples/hosts/vhost_blk.c examples/device/blk.c $(VHOST_BACKEND)
 ALL_HEADERS = $(HEADERS) $(wildcard examples/*/*.h)
 

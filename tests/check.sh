@@ -24,7 +24,7 @@ lspci="examples/hosts/virtio_lspci.c examples/hosts/lspci_dump.c examples/hosts/
     examples/hosts/lspci_examine.c examples/hosts/lspci_registers.c examples/hosts/lspci_show.c
     examples/hosts/lspci_json.c examples/hosts/virtio_names.c"
 vmm="examples/hosts/vmm.c examples/device/blk.c examples/device/function.c examples/device/msix.c"
-vhost_backend="examples/vhost_user/backend.c examples/vhost_user/queue.c examples/vhost_user/loop.c
+vhost_backend="examples/hosts/vhost_daemon.c examples/vhost_user/backend.c examples/vhost_user/queue.c examples/vhost_user/loop.c
     examples/vhost_user/memory.c examples/vhost_user/inflight.c"
 vhost_blk="examples/hosts/vhost_blk.c examples/device/blk.c $vhost_backend"
 rtos="examples/rtos/rtos_blk.c examples/driver/blk.c examples/device/blk.c examples/device/function.c"

@@ -9,7 +9,6 @@
 #define _GNU_SOURCE /* fallocate */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,9 +17,9 @@
 #include <unistd.h>
 
 #include "../device/blk.h"
-#include "../vhost_user/backend.h"
+#include "vhost_daemon.h"
 
-enum { STATUS_OK = 0, STATUS_FAILED = 1, STATUS_USAGE = 2, ZEROES = 1 << 16 };
+enum { ZEROES = 1 << 16, LINE = 400 };
 
 struct options {
     const char *socket;
@@ -35,14 +34,6 @@ struct daemon {
     uint8_t config[BLKDEV_CONFIG_SIZE];
     int image;
 };
-
-static int stop_pipe[2];
-
-static void log_line(void *ctx, const char *line)
-{
-    (void)ctx;
-    fprintf(stderr, "vhost-blk: %s\n", line);
-}
 
 /* ----- the medium: a file ----- */
 
@@ -138,7 +129,7 @@ static int serve(void *ctx, struct vhu_queue *queue)
     return vhu_queue_answer(queue, answer, ctx);
 }
 
-static const struct vhu_ops ops = {.serve = serve, .log = log_line};
+static const struct vhu_ops ops = {.serve = serve, .log = vhost_daemon_log};
 
 /* The name by which the driver knows the disk: that of its file, as far as it fits. */
 static void set_id(struct blkdev *disk, const char *path)
@@ -155,16 +146,15 @@ static int open_image(struct daemon *daemon, const struct options *options)
 
     daemon->image = open(options->image, access | O_CLOEXEC);
     if (daemon->image < 0 || fstat(daemon->image, &st) != 0) {
-        fprintf(stderr, "vhost-blk: %s: %s\n", options->image, strerror(errno));
+        vhost_daemon_say("%s: %s", options->image, strerror(errno));
         return -1;
     }
     if (!S_ISREG(st.st_mode) || st.st_size < BLKDEV_SECTOR) {
-        fprintf(stderr, "vhost-blk: %s: not a file of at least one sector (512 bytes)\n",
-                options->image);
+        vhost_daemon_say("%s: not a file of at least one sector (512 bytes)", options->image);
         return -1;
     }
     if (!options->read_only && flock(daemon->image, LOCK_EX | LOCK_NB) != 0) {
-        fprintf(stderr, "vhost-blk: %s: in use by another process\n", options->image);
+        vhost_daemon_say("%s: in use by another process", options->image);
         return -1;
     }
     daemon->disk.size = (uint64_t)st.st_size / BLKDEV_SECTOR * BLKDEV_SECTOR;
@@ -197,47 +187,22 @@ static int set_up(struct daemon *daemon, const struct options *options)
 
 /* ----- the process ----- */
 
-static void on_signal(int number)
-{
-    char byte = (char)number;
-
-    if (write(stop_pipe[1], &byte, 1) < 0)
-        return; /* full: it is being told already */
-}
-
-static int catch_signals(void)
-{
-    struct sigaction action = {0};
-
-    action.sa_handler = on_signal;
-    action.sa_flags = SA_RESTART;
-    return pipe(stop_pipe) != 0 || fcntl(stop_pipe[1], F_SETFL, O_NONBLOCK) != 0 ||
-           sigaction(SIGTERM, &action, NULL) != 0 || sigaction(SIGINT, &action, NULL) != 0;
-}
-
 static int run(struct daemon *daemon, const struct options *options)
 {
-    int listening = vhu_listen(options->socket), rc;
+    char about[LINE];
+    int rc;
 
-    if (listening < 0) {
-        fprintf(stderr, "vhost-blk: %s: %s\n", options->socket, strerror(errno));
-        return STATUS_FAILED;
-    }
-    fprintf(stderr, "vhost-blk: %s: %llu sectors%s, %u queue%s, at %s\n", options->image,
-            (unsigned long long)(daemon->disk.size / BLKDEV_SECTOR),
-            options->read_only ? ", read-only" : "", options->queues,
-            options->queues == 1 ? "" : "s", options->socket);
-    rc = vhu_backend_run(&daemon->backend, listening, stop_pipe[0]);
-    if (rc != 0)
-        fprintf(stderr, "vhost-blk: %s: %s\n", options->socket, strerror(errno));
-    close(listening);
-    unlink(options->socket);
+    snprintf(about, sizeof(about), "%s: %llu sectors%s, %u queue%s", options->image,
+             (unsigned long long)(daemon->disk.size / BLKDEV_SECTOR),
+             options->read_only ? ", read-only" : "", options->queues,
+             options->queues == 1 ? "" : "s");
+    rc = vhost_daemon_run(&daemon->backend, options->socket, about);
     if (!options->read_only && fdatasync(daemon->image) != 0) {
-        fprintf(stderr, "vhost-blk: %s: %s\n", options->image, strerror(errno));
+        vhost_daemon_say("%s: %s", options->image, strerror(errno));
         rc = -1;
     }
-    fprintf(stderr, "vhost-blk: %llu requests served, %llu refused\n",
-            (unsigned long long)daemon->disk.served, (unsigned long long)daemon->disk.refused);
+    vhost_daemon_say("%llu requests served, %llu refused", (unsigned long long)daemon->disk.served,
+                     (unsigned long long)daemon->disk.refused);
     return rc == 0 ? STATUS_OK : STATUS_FAILED;
 }
 
@@ -294,11 +259,7 @@ int main(int argc, char **argv)
         return usage(stdout, STATUS_OK);
     if (!parse(argc, argv, &options))
         return usage(stderr, STATUS_USAGE);
-    if (catch_signals() != 0) {
-        perror("vhost-blk");
-        return STATUS_FAILED;
-    }
-    if (set_up(&daemon, &options) != 0)
+    if (vhost_daemon_begin("vhost-blk") != 0 || set_up(&daemon, &options) != 0)
         return STATUS_FAILED;
     return run(&daemon, &options);
 }
