@@ -24,6 +24,7 @@ LSPCI = $(addprefix examples/hosts/,virtio_lspci.c lspci_dump.c lspci_sysfs.c ls
 VHOST_BACKEND = examples/hosts/vhost_daemon.c \
     $(addprefix examples/vhost_user/,backend.c queue.c loop.c memory.c inflight.c)
 VHOST_BLK = examples/hosts/vhost_blk.c examples/device/blk.c $(VHOST_BACKEND)
+VHOST_RNG = examples/hosts/vhost_rng.c $(VHOST_BACKEND)
 ALL_HEADERS = $(HEADERS) $(wildcard examples/*/*.h)
 
 .PHONY: help demo vhost vhost-peers qtest vhost-front vmm lspci check headers qemu peers bench bench-count \
@@ -35,8 +36,8 @@ help:
 	@echo 'make qtest        build build/qtest-blk and build/qtest-rng, which drive devices of QEMU'
 	@echo 'make vhost-front  build build/vhost-front-blk and -net, which drive vhost-user devices, no VM'
 	@echo 'make vmm          build build/vmm, which runs a guest on KVM with a disk of this library'
-	@echo 'make vhost        build build/vhost-blk, which serves a file to virtual machines over vhost-user'
-	@echo 'make vhost-peers  Linux drives it: user-mode Linux makes file systems on it; and bad messages'
+	@echo 'make vhost        build build/vhost-blk, -rng: devices for virtual machines over vhost-user'
+	@echo 'make vhost-peers  Linux and QEMU use them: file systems are made on the disk; and bad messages'
 	@echo 'make lspci        build build/virtio-lspci, which shows the virtio side of PCI functions'
 	@echo 'make qemu         the runs against QEMU alone'
 	@echo 'make run BOARD=aarch64-virt DEVICE=blk  a bare-metal program on a machine of QEMU'
@@ -84,11 +85,14 @@ $(BUILD)/vmm-%.elf: $(VMM_GUESTS) $(VMM_GUEST_PARTS) $(ALL_HEADERS) | $(BUILD)
 	    -fno-tree-loop-distribute-patterns -Wl,-Ttext-segment=0x100000,-evmm_guest,--build-id=none \
 	    $(filter %/vmm_$*.c,$(VMM_GUESTS)) $(VMM_GUEST_PARTS) -o $@
 
-vhost: $(BUILD)/vhost-blk
+vhost: $(BUILD)/vhost-blk $(BUILD)/vhost-rng
 $(BUILD)/vhost-blk: $(VHOST_BLK) $(ALL_HEADERS) | $(BUILD)
 	$(COMPILE) $(VHOST_BLK) -o $@
-vhost-peers: $(BUILD)/vhost-blk
-	tests/vhost.py $<
+$(BUILD)/vhost-rng: $(VHOST_RNG) $(ALL_HEADERS) | $(BUILD)
+	$(COMPILE) $(VHOST_RNG) -o $@
+vhost-peers: vhost $(BUILD)/qtest-rng
+	tests/vhost.py $(BUILD)/vhost-blk
+	tests/vhost_rng.sh $(BUILD)/vhost-rng $(BUILD)/qtest-rng all || [ $$? = 77 ]
 
 lspci: $(BUILD)/virtio-lspci
 $(BUILD)/virtio-lspci: $(LSPCI) $(ALL_HEADERS) | $(BUILD)
@@ -111,6 +115,7 @@ peers: qtest vhost-front vhost
 	tests/peers.sh $(BUILD)/qtest-blk $(BUILD)/qtest-rng
 	tests/vhost_front.sh $(BUILD)/vhost-front-blk all $(BUILD)/vhost-blk
 	tests/vhost.py $(BUILD)/vhost-blk
+	tests/vhost_rng.sh $(BUILD)/vhost-rng $(BUILD)/qtest-rng all || [ $$? = 77 ]
 	tests/vhost_dpdk.sh $(BUILD)/vhost-front-net all || [ $$? = 77 ]
 
 # Counted and measured as shipped, with gcc -O2 and -Os, whatever CC and CFLAGS say.

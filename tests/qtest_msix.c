@@ -158,7 +158,7 @@ static int run(enum qtest_virtio_transport transport, unsigned vectors, int expe
 {
     static const struct qtest_virtio_device blk = {
         2, "virtio-blk", "drive=disk",
-        {"-blockdev", "null-co,node-name=disk,size=1048576,read-zeroes=on"}};
+        {"-blockdev", "null-co,node-name=disk,size=1048576,read-zeroes=on"}, false};
     int status;
 
     memset(&m, 0, sizeof(m));

@@ -29,6 +29,14 @@ int entropy_open(struct entropy *entropy)
     return fcntl(end[1], F_SETFD, FD_CLOEXEC);
 }
 
+/* Both ends in one: so that the FIFO is open, and what is left in it can be asked for. */
+int entropy_open_fifo(struct entropy *entropy, const char *path)
+{
+    entropy->in = entropy->out = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    entropy->fed = entropy->received = 0;
+    return entropy->in < 0 ? -1 : 0;
+}
+
 bool entropy_feed(struct entropy *entropy, uint32_t length)
 {
     uint8_t bytes[ENTROPY_FEED_MAX];

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT-0
 /**
  * @file entropy.h
- * @brief A source of random bytes that are known: a pipe to QEMU's rng-random, and what went in.
+ * @brief A source of random bytes that are known: a pipe to the device, and what went in.
  *
- * QEMU gets the bytes when and as many as the host says, and whatever a device hands out can be
+ * The device gets the bytes when and as many as the host says, and whatever a device hands out can be
  * compared with what it was given.
  */
 #ifndef EXAMPLES_HOSTS_ENTROPY_H
@@ -14,7 +14,7 @@
 
 /** The stream: bytes 0 to `fed` went into the pipe, 0 to `received` came back. */
 struct entropy {
-    int out; /**< for QEMU to inherit */
+    int out;
     int in;
     uint64_t fed;
     uint64_t received;
@@ -22,13 +22,17 @@ struct entropy {
 
 enum { ENTROPY_FEED_MAX = 32 << 10 /**< bytes at a time; fits into an empty pipe */ };
 
-/** Opens the pipe: 0, or -1 and errno. It closes when the process ends. */
+/** Opens a pipe whose other end `out` is for QEMU to inherit: 0, or -1 and errno. It closes when the
+ *  process ends. */
 int entropy_open(struct entropy *entropy);
 
-/** Feeds QEMU with the next `length` bytes: false if the pipe is full or broken. */
+/** Opens a FIFO from which a device in another process reads. 0, or -1 and errno. */
+int entropy_open_fifo(struct entropy *entropy, const char *path);
+
+/** Feeds the device with the next `length` bytes: false if the pipe is full or broken. */
 bool entropy_feed(struct entropy *entropy, uint32_t length);
 
-/** Has QEMU taken everything out of the pipe, after at most a second? */
+/** Has the device taken everything out of the pipe, after at most a second? */
 bool entropy_taken(const struct entropy *entropy);
 
 /** Are these the next bytes of the stream? If so they count as received. */

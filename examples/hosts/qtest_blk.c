@@ -159,7 +159,7 @@ static int drive(struct run *run)
 {
     char blockdev[4096 + 128];
     struct qtest_virtio_device device = {
-        BLK_DEVICE_TYPE, "virtio-blk", "drive=disk", {"-blockdev", blockdev}};
+        BLK_DEVICE_TYPE, "virtio-blk", "drive=disk", {"-blockdev", blockdev}, false};
     int err = 0;
 
     snprintf(blockdev, sizeof(blockdev), "driver=file,node-name=disk,read-only=%s,filename=%s",

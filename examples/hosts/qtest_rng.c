@@ -4,7 +4,8 @@
  *
  * QEMU takes its entropy from a pipe whose other end is here (entropy.h): requests come back full,
  * partly filled, or stay in flight, just as it is fed. With --reset-queue the queue is reset on the
- * way, with requests waiting in the device. See usage() for the options; exit status 0 means that
+ * way, with requests waiting in the device. With --vhost-user the device is another process that QEMU
+ * is the front-end of (build/vhost-rng), and --feed names the FIFO that this one reads. See usage() for the options; exit status 0 means that
  * everything was as it must be.
  */
 #include <stdio.h>
@@ -36,6 +37,8 @@ struct run {
     struct qtest_virtio host;
     struct rng rng;
     unsigned long bytes; /* to receive */
+    const char *socket;  /* of a vhost-user back-end that is the device, or NULL: QEMU is */
+    const char *feed;    /* the FIFO that it reads */
     struct entropy source;
     struct piece pieces[RNG_DEPTH];
     uint32_t wanted; /* bytes of all requests in flight */
@@ -240,7 +243,7 @@ static int receive(struct run *run, uint64_t until)
     while (err == 0 && (run->source.received < until || entropy_owed(&run->source) != 0))
         err = turn(run, until);
     if (err == 0)
-        printf("  received   %llu bytes equal to what QEMU was fed with, %u requests, %u partly "
+        printf("  received   %llu bytes equal to what the device was fed with, %u requests, %u partly "
                "filled\n",
                (unsigned long long)run->source.received, run->requests, run->partial);
     return err;
@@ -331,19 +334,38 @@ static int work(struct run *run, const struct qtest_virtio_device *device)
     return err == 0 ? rng_stop(&run->rng) : err;
 }
 
+/* Opens the source of the device, and says what QEMU's device is then: its name, and with what. */
+static int open_source(struct run *run, struct qtest_virtio_device *device, char *text, size_t size)
+{
+    device->type = RNG_DEVICE_TYPE;
+    device->argument[1] = text;
+    if (run->socket != NULL) {
+        snprintf(text, size, "socket,id=device,path=%s", run->socket);
+        device->name = "vhost-user-rng";
+        device->backend = "chardev=device";
+        device->argument[0] = "-chardev";
+        device->modern_only = true;
+        return entropy_open_fifo(&run->source, run->feed);
+    }
+    if (entropy_open(&run->source) != 0)
+        return -1;
+    snprintf(text, size, "rng-random,id=entropy,filename=/proc/self/fd/%d", run->source.out);
+    device->name = "virtio-rng";
+    device->backend = "rng=entropy";
+    device->argument[0] = "-object";
+    return 0;
+}
+
 static int drive(struct run *run)
 {
-    char object[64];
-    struct qtest_virtio_device device = {
-        RNG_DEVICE_TYPE, "virtio-rng", "rng=entropy", {"-object", object}};
+    struct qtest_virtio_device device = {0};
+    char text[200];
     int err = 0;
 
-    if (entropy_open(&run->source) != 0) {
-        perror("qtest-rng: pipe");
+    if (open_source(run, &device, text, sizeof(text)) != 0) {
+        perror("qtest-rng: source");
         return 1;
     }
-    snprintf(object, sizeof(object), "rng-random,id=entropy,filename=/proc/self/fd/%d",
-             run->source.out);
     if (qtest_virtio_start(&run->host, &device) == 0)
         err = work(run, &device);
     return qtest_virtio_end(&run->host, err != 0 ? err_name(err) : NULL);
@@ -357,9 +379,31 @@ static int usage(FILE *out, int status)
             "usage: qtest-rng [OPTION]...\n"
             "Drives QEMU's virtio-rng; compares all bytes with those that QEMU was fed with.\n"
             "  --bytes N        receive at least N bytes, 131072 if not said\n"
+            "  --vhost-user S   the device is the back-end at this socket ...\n"
+            "  --feed FIFO      ... and reads this\n"
             "%s",
             qtest_virtio_usage);
     return status;
+}
+
+/* An option of this program's own, as qtest_virtio_option(). */
+static int take_option(struct run *run, char **argv)
+{
+    const char *name = argv[0], *value = argv[1];
+
+    if (value == NULL)
+        return 0;
+    if (strcmp(name, "--bytes") == 0)
+        return qtest_virtio_number(&run->host, value, "number of bytes", 1, 1u << 30, &run->bytes)
+                   ? 2
+                   : -1;
+    if (strcmp(name, "--vhost-user") == 0)
+        run->socket = value;
+    else if (strcmp(name, "--feed") == 0)
+        run->feed = value;
+    else
+        return 0;
+    return 2;
 }
 
 static bool parse(struct run *run, char **argv)
@@ -367,18 +411,15 @@ static bool parse(struct run *run, char **argv)
     while (*argv != NULL) {
         int taken = qtest_virtio_option(&run->host, argv);
 
-        if (taken == 0 && strcmp(*argv, "--bytes") == 0 && argv[1] != NULL)
-            taken = qtest_virtio_number(&run->host, argv[1], "number of bytes", 1, 1u << 30,
-                                        &run->bytes)
-                        ? 2
-                        : -1;
+        if (taken == 0)
+            taken = take_option(run, argv);
         if (taken == 0)
             fprintf(stderr, "qtest-rng: cannot do anything with \"%s\"\n", *argv);
         if (taken <= 0)
             return false;
         argv += taken;
     }
-    return true;
+    return (run->socket == NULL) == (run->feed == NULL);
 }
 
 int main(int argc, char **argv)

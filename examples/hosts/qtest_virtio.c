@@ -198,7 +198,7 @@ static bool interrupts_seen(const struct qtest_virtio *host)
 /* ----- the run ----- */
 
 /* What the transport makes of the name and the properties of QEMU's device. */
-static const char *form(const struct qtest_virtio_options *options)
+static const char *form(const struct qtest_virtio_options *options, bool modern_only)
 {
     static const char *const forms[] = {"-pci,addr=3,disable-modern=on,disable-legacy=off",
                                         "-pci,addr=3,disable-legacy=on",
@@ -209,6 +209,8 @@ static const char *form(const struct qtest_virtio_options *options)
         "-pci,addr=3,disable-modern=off,disable-legacy=off",
         "-pci,addr=3,disable-modern=off,disable-legacy=off,modern-pio-notify=on"};
 
+    if (modern_only && options->transport == QTEST_PCI_MODERN)
+        return "-pci,addr=3";
     if (options->transitional && options->transport <= QTEST_PCI_MODERN_PIO)
         return transitional[options->transport];
     return forms[options->transport];
@@ -239,8 +241,8 @@ int qtest_virtio_start(struct qtest_virtio *host, const struct qtest_virtio_devi
                                   .ram_size = QTEST_VIRTIO_RAM_SIZE,
                                   .extra = options->no_device ? NULL : extra};
 
-    snprintf(text, sizeof(text), "%s%s,%s%s", device->name, form(options), device->backend,
-             options->properties);
+    snprintf(text, sizeof(text), "%s%s,%s%s", device->name, form(options, device->modern_only),
+             device->backend, options->properties);
     printf("%s on %s, QEMU %s\n", transport_names[options->transport],
            qtest_machine_name(qtest.machine), text);
     return qtest_start(&host->qtest, &qtest) != 0 ? -1 : qtest_irq_intercept(&host->qtest);

@@ -58,6 +58,7 @@ struct qtest_virtio_device {
     const char *name;        /**< of QEMU's device, without "-pci" or "-device" */
     const char *backend;     /**< its property that names the back-end */
     const char *argument[2]; /**< QEMU's option that makes the back-end */
+    bool modern_only;        /**< a PCI function that cannot be anything else */
 };
 
 /** One run. Set program and options.transport, zero the rest. */
