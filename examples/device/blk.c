@@ -2,6 +2,8 @@
 /* A virtio block device; see blk.h. VIRTIO 5.2. */
 #include "blk.h"
 
+#include "stream.h"
+
 enum {
     TYPE_IN = 0,
     TYPE_OUT = 1,
@@ -13,87 +15,9 @@ enum {
 enum { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
 enum { HEADER_SIZE = 16, ID_SIZE = 20, RANGE_SIZE = 16, RANGE_UNMAP = 1 };
 
-/* One direction of a chain as a stream of bytes. */
-struct stream {
-    const struct virtq_seg *seg;
-    unsigned count;
-    uint32_t done; /* bytes of seg[0] consumed */
-};
-
-static uint64_t stream_length(const struct stream *stream)
-{
-    uint64_t total = 0;
-
-    for (unsigned i = 0; i < stream->count; i++)
-        total += stream->seg[i].len;
-    return total - stream->done;
-}
-
-/* The next piece of at most `len` bytes that is contiguous in memory; NULL if there is none. */
-static uint8_t *stream_next(struct blkdev *dev, struct stream *stream, uint64_t len,
-                            uint32_t *piece)
-{
-    uint8_t *at;
-
-    while (stream->count != 0 && stream->done == stream->seg[0].len) {
-        stream->seg++;
-        stream->count--;
-        stream->done = 0;
-    }
-    if (stream->count == 0)
-        return NULL;
-    *piece = stream->seg[0].len - stream->done;
-    if (*piece > len)
-        *piece = (uint32_t)len;
-    at = dev->map(dev->map_ctx, stream->seg[0].addr + stream->done, *piece);
-    stream->done += *piece;
-    return at;
-}
-
-static void copy(uint8_t *to, const uint8_t *from, uint32_t len)
-{
-    while (len-- != 0)
-        *to++ = *from++;
-}
-
-/* Copies between a stream and private or disk memory; false if the stream ends or leaves memory. */
-static bool stream_read(struct blkdev *dev, struct stream *stream, uint8_t *to, uint64_t len)
-{
-    while (len != 0) {
-        uint32_t piece = 0;
-        const uint8_t *from = stream_next(dev, stream, len, &piece);
-
-        if (from == NULL)
-            return false;
-        copy(to, from, piece);
-        to += piece;
-        len -= piece;
-    }
-    return true;
-}
-static bool stream_write(struct blkdev *dev, struct stream *stream, const uint8_t *from,
-                         uint64_t len)
-{
-    while (len != 0) {
-        uint32_t piece = 0;
-        uint8_t *to = stream_next(dev, stream, len, &piece);
-
-        if (to == NULL)
-            return false;
-        copy(to, from, piece);
-        from += piece;
-        len -= piece;
-    }
-    return true;
-}
-
 static uint64_t number(const struct blkdev *dev, const uint8_t *bytes, unsigned width)
 {
-    uint64_t value = 0;
-
-    for (unsigned i = 0; i < width; i++)
-        value = value << 8 | bytes[dev->big_endian ? i : width - 1 - i];
-    return value;
+    return stream_number(bytes, width, dev->big_endian);
 }
 
 /* ----- the medium ----- */
@@ -102,10 +26,10 @@ static uint64_t number(const struct blkdev *dev, const uint8_t *bytes, unsigned 
 static bool medium_read(struct blkdev *dev, struct stream *out, uint64_t at, uint64_t len)
 {
     if (dev->ops == NULL)
-        return stream_write(dev, out, dev->data + at, len);
+        return stream_write(out, dev->data + at, len);
     while (len != 0) {
         uint32_t piece = 0;
-        uint8_t *to = stream_next(dev, out, len, &piece);
+        uint8_t *to = stream_next(out, len, &piece);
 
         if (to == NULL || !dev->ops->read(dev->ops_ctx, at, to, piece))
             return false;
@@ -117,10 +41,10 @@ static bool medium_read(struct blkdev *dev, struct stream *out, uint64_t at, uin
 static bool medium_write(struct blkdev *dev, struct stream *in, uint64_t at, uint64_t len)
 {
     if (dev->ops == NULL)
-        return stream_read(dev, in, dev->data + at, len);
+        return stream_read(in, dev->data + at, len);
     while (len != 0) {
         uint32_t piece = 0;
-        const uint8_t *from = stream_next(dev, in, len, &piece);
+        const uint8_t *from = stream_next(in, len, &piece);
 
         if (from == NULL || !dev->ops->write(dev->ops_ctx, at, from, piece))
             return false;
@@ -185,7 +109,7 @@ static uint8_t clear_ranges(struct blkdev *dev, bool discard, struct stream *in)
     if (dev->read_only || len == 0 || len % RANGE_SIZE != 0 || len / RANGE_SIZE > BLKDEV_RANGES)
         return STATUS_IOERR;
     while (stream_length(in) != 0 && result == STATUS_OK) {
-        if (!stream_read(dev, in, range, sizeof(range)))
+        if (!stream_read(in, range, sizeof(range)))
             return STATUS_IOERR;
         result = clear_range(dev, discard, range);
     }
@@ -207,7 +131,7 @@ static uint8_t execute(struct blkdev *dev, const uint8_t header[HEADER_SIZE], st
         return dev->ops == NULL || dev->ops->flush(dev->ops_ctx) ? STATUS_OK : STATUS_IOERR;
     case TYPE_GET_ID:
         len = stream_length(out) < ID_SIZE ? stream_length(out) : ID_SIZE;
-        if (!stream_write(dev, out, (const uint8_t *)dev->id, len))
+        if (!stream_write(out, (const uint8_t *)dev->id, len))
             return STATUS_IOERR;
         *written = (uint32_t)len;
         return STATUS_OK;
@@ -232,13 +156,13 @@ static uint8_t *take_status(struct blkdev *dev, const struct virtq_chain *chain)
 uint32_t blkdev_answer(struct blkdev *dev, const struct virtq_chain *chain)
 {
     uint8_t *status = take_status(dev, chain);
-    struct stream in = {chain->seg, chain->readable, 0};
-    struct stream out = {chain->seg + chain->readable, chain->writable, 0};
+    struct stream in = stream_in(chain, dev->map, dev->map_ctx);
+    struct stream out = stream_out(chain, dev->map, dev->map_ctx);
     uint8_t header[HEADER_SIZE];
     uint32_t written = 0;
     uint8_t result;
 
-    if (status == NULL || !stream_read(dev, &in, header, sizeof(header))) {
+    if (status == NULL || !stream_read(&in, header, sizeof(header))) {
         dev->refused++;
         return 0;
     }
@@ -288,8 +212,7 @@ uint64_t blkdev_features(const struct blkdev *dev)
 
 static void put(const struct blkdev *dev, uint8_t *at, unsigned width, uint64_t value)
 {
-    for (unsigned i = 0; i < width; i++)
-        at[dev->big_endian ? width - 1 - i : i] = (uint8_t)(value >> (8 * i));
+    stream_put(at, width, dev->big_endian, value);
 }
 
 /* VIRTIO 5.2.4 */

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../device/stream.h"
 #include "vhost_daemon.h"
 
 enum { PIECE = 4096 /* bytes for one request: a device may give less than was asked for */ };
@@ -35,37 +36,6 @@ struct daemon {
 
 /* ----- requests ----- */
 
-/* What there is room for (D-RNG-01). */
-static uint32_t room(const struct virtq_chain *chain)
-{
-    uint64_t total = 0;
-
-    for (unsigned i = 0; i < chain->writable; i++)
-        total += chain->seg[chain->readable + i].len;
-    return total < PIECE ? (uint32_t)total : PIECE;
-}
-
-/* Writes to a chain until it leaves memory: how many bytes. */
-static uint32_t scatter(struct daemon *daemon, const struct virtq_chain *chain, const uint8_t *bytes,
-                        uint32_t length)
-{
-    uint32_t done = 0;
-
-    for (const struct virtq_seg *seg = chain->seg + chain->readable; done < length; seg++) {
-        uint32_t piece = length - done < seg->len ? length - done : seg->len;
-        uint8_t *to;
-
-        if (piece == 0)
-            continue;
-        to = vhu_backend_map(&daemon->backend, seg->addr, piece);
-        if (to == NULL)
-            break;
-        memcpy(to, bytes + done, piece);
-        done += piece;
-    }
-    return done;
-}
-
 /* Nothing came: the request waits (V-RNG-01), for ever if the source is at its end. */
 static uint32_t put_off(struct daemon *daemon, ssize_t got)
 {
@@ -80,18 +50,19 @@ static uint32_t put_off(struct daemon *daemon, ssize_t got)
 static uint32_t answer(void *ctx, const struct virtq_chain *chain)
 {
     struct daemon *daemon = ctx;
-    uint32_t wanted = room(chain);
+    struct stream out = stream_out(chain, vhu_backend_map, &daemon->backend);
+    uint64_t room = stream_length(&out);
     uint8_t bytes[PIECE];
     ssize_t got;
 
-    if (wanted == 0)
+    if (room == 0) /* nothing that could be filled (D-RNG-01) */
         return 0;
-    got = read(daemon->source, bytes, wanted);
+    got = read(daemon->source, bytes, room < PIECE ? (size_t)room : PIECE);
     if (got <= 0)
         return put_off(daemon, got);
     daemon->served++;
     daemon->bytes += (unsigned long long)got;
-    return scatter(daemon, chain, bytes, (uint32_t)got);
+    return stream_write(&out, bytes, (uint64_t)got) ? (uint32_t)got : 0;
 }
 
 static int serve(void *ctx, struct vhu_queue *queue)
