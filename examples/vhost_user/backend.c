@@ -320,14 +320,22 @@ static const char *get_config(const struct call *call)
     return NULL;
 }
 
-/* No field of these devices can be written. The driver who tried is not the front-end's fault. */
+/* A driver that tries to write where it cannot is not the front-end's fault. */
 static const char *set_config(const struct call *call)
 {
-    if (!config_sized(call->message))
+    const struct vhu_config *config = &call->message->payload.config;
+    struct vhu_backend *backend = call->backend;
+
+    if (!config_sized(call->message) || config->offset > VHU_MAX_CONFIG - config->size ||
+        call->message->header.size != VHU_CONFIG_HEADER + config->size)
         return "configuration outside its space";
-    vhu_log(call->backend, "configuration written, which is read-only; ignored");
+    if (backend->ops->config_write != NULL) {
+        backend->ops->config_write(backend->ctx, config->offset, config->data, config->size);
+        return NULL;
+    }
+    vhu_log(backend, "configuration written, which is read-only; ignored");
     if (call->message->header.flags & VHU_FLAG_NEED_REPLY &&
-        call->backend->protocol & BIT(VHU_PROTOCOL_REPLY_ACK))
+        backend->protocol & BIT(VHU_PROTOCOL_REPLY_ACK))
         answer_u64(call, 1);
     return NULL;
 }
@@ -547,6 +555,7 @@ int vhu_backend_serve(struct vhu_backend *backend)
 {
     int more = 0;
 
+    backend->woken = false;
     for (unsigned i = 0; i < backend->queue_count; i++) {
         int rc = vhu_queue_serve(&backend->queue[i]);
 
@@ -554,5 +563,5 @@ int vhu_backend_serve(struct vhu_backend *backend)
             return rc;
         more |= rc;
     }
-    return more;
+    return more != 0 || backend->woken;
 }

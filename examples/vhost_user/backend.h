@@ -64,6 +64,8 @@ struct vhu_ops {
     unsigned (*fds)(void *ctx, struct pollfd *item);
     /** With fds: what came of it, each time the wait is over. */
     void (*ready)(void *ctx, const struct pollfd *item);
+    /** Optional: the driver wrote to the configuration, within VHU_MAX_CONFIG bytes. */
+    void (*config_write)(void *ctx, uint32_t offset, const uint8_t *bytes, uint32_t length);
     /** Optional: the driver is gone, by the front-end's reset or with the front-end. */
     void (*reset)(void *ctx);
 };
@@ -82,6 +84,7 @@ struct vhu_backend {
     struct vhu_map map;
     uint64_t accepted;
     uint64_t protocol; /**< protocol features agreed */
+    bool woken;        /**< a queue was, in this turn */
     void *inflight;
     size_t inflight_size;
     struct vhu_inflight inflight_shape;
@@ -144,12 +147,12 @@ void vhu_queue_flush(struct vhu_queue *queue);
 void *vhu_backend_map(void *backend, uint64_t addr, uint32_t len);
 
 /** A whole serve(): answers the available buffers one after the other, malformed ones with nothing.
- *  @param answer  carries out a buffer; returns the bytes written to it, or VHU_LATER: the buffer stays
- *                 the next one, and nothing is served before vhu_queue_wake() or a kick */
+ *  @param answer  carries out a buffer; returns the bytes written to it, or VHU_LATER: the buffer
+ *                 stays the next one, until vhu_queue_wake() or a kick */
 int vhu_queue_answer(struct vhu_queue *queue,
                      uint32_t (*answer)(void *ctx, const struct virtq_chain *chain), void *ctx);
 
-/** Has a queue served again: what its answer waited for is there. */
+/** Has a queue served again: what its answer waited for is there. For any of the ops. */
 void vhu_queue_wake(struct vhu_queue *queue);
 
 #endif

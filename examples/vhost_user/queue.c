@@ -119,8 +119,8 @@ static const char *find_track(struct vhu_queue *queue, uint16_t flags)
     return NULL;
 }
 
-/* What an earlier back-end left behind, from an available ring of our own that names it. What the device
- * puts off then it finds again in the driver's ring: it is in order there, as it was. */
+/* What an earlier back-end left behind, from an available ring of our own that names it. What the
+ * device puts off then it finds again in the driver's ring: in order, as it was. */
 static const char *serve_again(struct vhu_queue *queue, const struct virtq_areas *areas,
                                struct virtq_position *at, const uint16_t *head, uint32_t count)
 {
@@ -317,6 +317,7 @@ void vhu_queue_flush(struct vhu_queue *queue)
 void vhu_queue_wake(struct vhu_queue *queue)
 {
     queue->pending = true;
+    queue->backend->woken = true;
 }
 
 int vhu_queue_answer(struct vhu_queue *queue,
@@ -331,7 +332,7 @@ int vhu_queue_answer(struct vhu_queue *queue,
     chain.capacity = VHU_SEGS;
     virtq_device_kick_off(&queue->ring);
     for (unsigned left = BATCH; left != 0; left--) {
-        struct virtq_device before = queue->ring; /* nothing in the ring says that a buffer is popped */
+        struct virtq_device before = queue->ring; /* a pop leaves no trace in the ring itself */
         uint32_t written = 0;
 
         rc = vhu_queue_pop(queue, &chain);
