@@ -44,18 +44,19 @@ def need(condition, text):
 
 
 class Daemon:
-    """A running vhost-blk, and what it said."""
+    """A running daemon, and what it said. Subclasses know what is of its device: type and Linux's module."""
 
-    def __init__(self, program, directory, image, *options):
-        self.path = str(directory / (image.name + ".sock"))
-        self.log = directory / (image.name + ".log")
-        self.args = [program, "--socket", self.path, "--image", str(image), *options]
+    def __init__(self, program, directory, name, *options, **streams):
+        self.path = str(directory / (name + ".sock"))
+        self.log = directory / (name + ".log")
+        self.args = [program, "--socket", self.path, *options]
+        self.streams = streams
         self.start()
 
     def start(self):
         starts = self.said().count(f"at {self.path}") if self.log.exists() else 0
         with open(self.log, "a", encoding="utf-8") as log:
-            self.process = subprocess.Popen(self.args, stderr=log)
+            self.process = subprocess.Popen(self.args, stderr=log, **self.streams)
         deadline = time.monotonic() + 10
         while self.said().count(f"at {self.path}") == starts:
             need(self.process.poll() is None, f"the daemon ended: {self.said()}")
@@ -83,14 +84,26 @@ class Daemon:
             self.process.wait()
 
 
+class Disk(Daemon):
+    """A running vhost-blk."""
+
+    type, module = 2, "virtio_blk"
+
+    def __init__(self, program, directory, image, *options):
+        super().__init__(program, directory, image.name, "--image", str(image), *options)
+
+
 @contextlib.contextmanager
-def daemon(program, directory, image, *options):
-    running = Daemon(program, directory, image, *options)
+def while_running(running):
     try:
         yield running
         running.stop()
     finally:
         running.kill()
+
+
+def daemon(program, directory, image, *options):
+    return while_running(Disk(program, directory, image, *options))
 
 
 # ----- user-mode Linux -----
@@ -115,7 +128,7 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp
-insmod /virtio_blk.ko
+for module in /*.ko; do insmod $module; done
 {script}
 echo "guest done"
 poweroff -f
@@ -130,18 +143,18 @@ def module(name):
 
 
 def uml(directory, daemons, script, files=None):
-    """Runs a script in user-mode Linux with these disks; returns what it printed."""
+    """Runs a script in user-mode Linux with these devices; returns what it printed."""
     kernel, busybox = shutil.which("linux.uml"), shutil.which("busybox")
     if kernel is None or busybox is None:
         raise Skipped("needs the packages user-mode-linux and busybox-static")
     tree = {"bin": (0o040755, b""), "bin/busybox": (0o100755, pathlib.Path(busybox).read_bytes()),
-            "bin/sh": (0o120777, b"busybox"), "virtio_blk.ko": (0o100644, module("virtio_blk")),
-            "init": (0o100755, INIT.format(script=script).encode())}
+            "bin/sh": (0o120777, b"busybox"), "init": (0o100755, INIT.format(script=script).encode())}
+    tree.update({f"{running.module}.ko": (0o100644, module(running.module)) for running in daemons})
     tree.update(files or {})
     (directory / "initrd").write_bytes(cpio(tree))
     command = [kernel, "mem=128M", f"initrd={directory / 'initrd'}", f"uml_dir={directory}", "con=null",
                "con0=fd:0,fd:1", "quiet", "panic=-1"]
-    command += [f"virtio_uml.device={running.path}:2" for running in daemons]
+    command += [f"virtio_uml.device={running.path}:{running.type}" for running in daemons]
     with open(directory / "uml.err", "w", encoding="utf-8") as err:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err,
                                    start_new_session=True, env={**os.environ, "TMPDIR": str(directory)})
@@ -433,20 +446,21 @@ def many_answers(front):
         front.send("GET_FEATURES")
 
 
-def cut_memory(front):
+def serve_one(front):
     front.ready()
     front.offer(0, 0, 0)
     os.eventfd_write(front.kick, 1)
     need(front.wait_used(1), "not served")
+
+
+def cut_memory(front):
+    serve_one(front)
     os.ftruncate(front.file, 0)
     os.eventfd_write(front.kick, 1)
 
 
 def running(front, name, *args):
-    front.ready()
-    front.offer(0, 0, 0)
-    os.eventfd_write(front.kick, 1)
-    need(front.wait_used(1), "not served")
+    serve_one(front)
     front.state(name, *args)
 
 
@@ -488,7 +502,7 @@ BAD = [
     ("a region longer than its file", with_table((GUEST, MIB + 1, USER, 0)), "past the end of its file"),
     ("an offset behind the file", with_table((GUEST, MIB, USER, 4096)), "past the end of its file"),
     ("a region of a pipe", with_table(fds=os.pipe()[:1]), "past the end of its file"),
-    ("queue 1 of 1", lambda f: f.state("SET_VRING_NUM", 1, 8), "does not exist"),
+    ("queue 64", lambda f: f.state("SET_VRING_NUM", 64, 8), "does not exist"),
     ("queue 2^31", lambda f: f.state("GET_VRING_BASE", 1 << 31, 0), "does not exist"),
     ("a kick for queue 200", lambda f: f.number("SET_VRING_KICK", 200, [f.kick]), "does not exist"),
     ("a kick with high bits", lambda f: f.number("SET_VRING_KICK", 1 << 40, [f.kick]), "does not exist"),
@@ -544,6 +558,17 @@ for request, right in SIZES.items():
                         lambda f, request=request, wrong=wrong: f.send(request, bytes(wrong)), "wrong size"))
 
 
+def refused(running_daemon, title, send, text):
+    """Sends what must end the connection, and be named in one line of the log."""
+    before = len(running_daemon.said().splitlines())
+    front = Front(running_daemon.path)
+    send(front)
+    need(front.dropped(), f"{title}: the connection does not end: {running_daemon.said()[-200:]}")
+    front.close()
+    lines = [line for line in running_daemon.said().splitlines()[before:] if "dropped" in line]
+    need(len(lines) == 1 and text in lines[0], f"{title}: the log says {lines}")
+
+
 def test_bad_messages(program, directory):
     """bad messages: one line in the log, the connection ends, the next front-end is served"""
     content = noise(MIB)
@@ -551,15 +576,9 @@ def test_bad_messages(program, directory):
     image.write_bytes(content)
     with daemon(program, directory, image) as running_daemon:
         for number, (title, send, text) in enumerate(BAD):
-            before = len(running_daemon.said().splitlines())
-            front = Front(running_daemon.path)
-            send(front)
-            need(front.dropped(), f"{title}: the connection does not end: {running_daemon.said()[-200:]}")
-            front.close()
+            refused(running_daemon, title, send, text)
             if number % 16 == 0 or number < 56:
                 good(running_daemon.path, content)
-            lines = [line for line in running_daemon.said().splitlines()[before:] if "dropped" in line]
-            need(len(lines) == 1 and text in lines[0], f"{title}: the log says {lines}")
         good(running_daemon.path, content)
 
 
@@ -657,7 +676,7 @@ def killed(program, directory, kind, turns):
     pick, memory, region, recovered = random.Random(turns), os.memfd_create("memory"), None, 0
     os.ftruncate(memory, MEMORY)
     written = {}
-    running_daemon = Daemon(program, directory, image)
+    running_daemon = Disk(program, directory, image)
     try:
         for turn in range(turns):
             first = turn * NUM
@@ -821,7 +840,7 @@ def boot_and_copy(program, directory, kills):
     image, serial = directory / "boot.img", directory / "serial"
     content = boot_sector(directory) + noise(half - 512)
     image.write_bytes(content + bytes(half))
-    running_daemon = Daemon(program, directory, image)
+    running_daemon = Disk(program, directory, image)
     qemu = subprocess.Popen(
         ["qemu-system-x86_64", "-accel", "tcg", "-m", "64M", "-nodefaults", "-display", "none",
          "-machine", "q35,memory-backend=m", "-object", "memory-backend-memfd,id=m,size=64M,share=on",
@@ -875,15 +894,15 @@ QUICK = ["uml_raw", "qemu_bios"]
 RUNS = {name[5:]: run for name, run in list(globals().items()) if name.startswith("test_")}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(about, runs, is_quick):
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program")
     parser.add_argument("--quick", action="store_true", help="the short runs only")
     parser.add_argument("--only", default="", help="runs whose name contains this")
     args = parser.parse_args()
     passed = failed = 0
-    for name, run in RUNS.items():
-        if args.only not in name or (args.quick and name.startswith(("uml", "qemu")) and name not in QUICK):
+    for name, run in runs.items():
+        if args.only not in name or (args.quick and not is_quick(name)):
             continue
         with tempfile.TemporaryDirectory(prefix="vhost-") as directory:
             try:
@@ -900,4 +919,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, RUNS, lambda name: name in QUICK or not name.startswith(("uml", "qemu"))))
