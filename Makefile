@@ -25,6 +25,7 @@ VHOST_BACKEND = examples/hosts/vhost_daemon.c \
     $(addprefix examples/vhost_user/,backend.c queue.c loop.c memory.c inflight.c)
 VHOST_BLK = examples/hosts/vhost_blk.c examples/device/blk.c $(VHOST_BACKEND)
 VHOST_RNG = examples/hosts/vhost_rng.c $(VHOST_BACKEND)
+VHOST_CONSOLE = examples/hosts/vhost_console.c examples/device/console.c $(VHOST_BACKEND)
 ALL_HEADERS = $(HEADERS) $(wildcard examples/*/*.h)
 
 .PHONY: help demo vhost vhost-peers qtest vhost-front vmm lspci check headers qemu peers bench bench-count \
@@ -36,7 +37,7 @@ help:
 	@echo 'make qtest        build build/qtest-blk and build/qtest-rng, which drive devices of QEMU'
 	@echo 'make vhost-front  build build/vhost-front-blk and -net, which drive vhost-user devices, no VM'
 	@echo 'make vmm          build build/vmm, which runs a guest on KVM with a disk of this library'
-	@echo 'make vhost        build build/vhost-blk, -rng: devices for virtual machines over vhost-user'
+	@echo 'make vhost        build build/vhost-blk, -console, -rng: devices for virtual machines over vhost-user'
 	@echo 'make vhost-peers  Linux and QEMU use them: file systems are made on the disk; and bad messages'
 	@echo 'make lspci        build build/virtio-lspci, which shows the virtio side of PCI functions'
 	@echo 'make qemu         the runs against QEMU alone'
@@ -85,13 +86,16 @@ $(BUILD)/vmm-%.elf: $(VMM_GUESTS) $(VMM_GUEST_PARTS) $(ALL_HEADERS) | $(BUILD)
 	    -fno-tree-loop-distribute-patterns -Wl,-Ttext-segment=0x100000,-evmm_guest,--build-id=none \
 	    $(filter %/vmm_$*.c,$(VMM_GUESTS)) $(VMM_GUEST_PARTS) -o $@
 
-vhost: $(BUILD)/vhost-blk $(BUILD)/vhost-rng
+vhost: $(BUILD)/vhost-blk $(BUILD)/vhost-rng $(BUILD)/vhost-console
 $(BUILD)/vhost-blk: $(VHOST_BLK) $(ALL_HEADERS) | $(BUILD)
 	$(COMPILE) $(VHOST_BLK) -o $@
 $(BUILD)/vhost-rng: $(VHOST_RNG) $(ALL_HEADERS) | $(BUILD)
 	$(COMPILE) $(VHOST_RNG) -o $@
+$(BUILD)/vhost-console: $(VHOST_CONSOLE) $(ALL_HEADERS) | $(BUILD)
+	$(COMPILE) $(VHOST_CONSOLE) -o $@
 vhost-peers: vhost $(BUILD)/qtest-rng
 	tests/vhost.py $(BUILD)/vhost-blk
+	tests/vhost_console.py $(BUILD)/vhost-console
 	tests/vhost_rng.sh $(BUILD)/vhost-rng $(BUILD)/qtest-rng all || [ $$? = 77 ]
 
 lspci: $(BUILD)/virtio-lspci
@@ -115,6 +119,7 @@ peers: qtest vhost-front vhost
 	tests/peers.sh $(BUILD)/qtest-blk $(BUILD)/qtest-rng
 	tests/vhost_front.sh $(BUILD)/vhost-front-blk all $(BUILD)/vhost-blk
 	tests/vhost.py $(BUILD)/vhost-blk
+	tests/vhost_console.py $(BUILD)/vhost-console
 	tests/vhost_rng.sh $(BUILD)/vhost-rng $(BUILD)/qtest-rng all || [ $$? = 77 ]
 	tests/vhost_dpdk.sh $(BUILD)/vhost-front-net all || [ $$? = 77 ]
 

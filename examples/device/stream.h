@@ -3,8 +3,8 @@
  * @file stream.h
  * @brief One direction of a popped chain as a stream of bytes, and the numbers in it.
  *
- * A device makes no assumption about how its driver cuts a request into segments. Nothing is read twice:
- * what is read goes into memory of the device's own.
+ * A device makes no assumption about how its driver cuts a request into segments. Nothing is read
+ * twice: what is read goes into memory of the device's own.
  */
 #ifndef EXAMPLES_DEVICE_STREAM_H
 #define EXAMPLES_DEVICE_STREAM_H
@@ -32,7 +32,8 @@ static inline struct stream stream_in(const struct virtq_chain *chain, stream_ma
 }
 
 /** Where the device may write. */
-static inline struct stream stream_out(const struct virtq_chain *chain, stream_map_fn map, void *ctx)
+static inline struct stream stream_out(const struct virtq_chain *chain, stream_map_fn map,
+                                       void *ctx)
 {
     struct stream stream = {chain->seg + chain->readable, chain->writable, 0, map, ctx};
 
@@ -89,8 +90,8 @@ static inline void stream_copy(uint8_t *to, const uint8_t *from, uint32_t len)
         *to++ = *from++;
 }
 
-/** Copies between a stream and memory of the device's own. @return false: the stream ends or leaves
- *  guest memory */
+/** Copies between a stream and memory of the device's own.
+ *  @return false: the stream ends or leaves guest memory */
 static inline bool stream_read(struct stream *stream, uint8_t *to, uint64_t len)
 {
     while (len != 0) {

@@ -16,8 +16,8 @@ void vhost_daemon_log(void *ctx, const char *line);
 /** Likewise, formatted. */
 void vhost_daemon_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/** Gives the program its name, and has SIGTERM and SIGINT end vhost_daemon_run(), a call of it to come
- *  included. 0, or -1 after a message. */
+/** Gives the program its name, and has SIGTERM and SIGINT from now on end vhost_daemon_run().
+ *  0, or -1 after a message. */
 int vhost_daemon_begin(const char *name);
 
 /** Serves front-ends at the Unix socket `path` until a signal, and removes the socket. Says what is

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT-0
-/* An entropy device in a process of its own: hands the bytes of a file to the drivers of virtual machines,
- * and to any other front-end of vhost-user.
+/* An entropy device in a process of its own: hands the bytes of a file to the drivers of virtual
+ * machines, and to any other front-end of vhost-user.
  *
  *     build/vhost-rng --socket rng.sock
  *     qemu-system-x86_64 -object memory-backend-memfd,id=m,size=512M,share=on -machine memory-backend=m \
@@ -120,10 +120,10 @@ static int set_up(struct daemon *daemon, const struct options *options)
 static int usage(FILE *out, int status)
 {
     fprintf(out, "usage: vhost-rng --socket PATH [--source FILE]\n"
-                 "Serves the bytes of FILE as a virtio entropy device to the vhost-user front-ends that\n"
-                 "connect to PATH, one after the other, until SIGTERM or SIGINT.\n"
-                 "  --source FILE  default /dev/urandom; requests wait while FILE, a pipe or a device,\n"
-                 "                 has nothing to give, and for ever at its end\n"
+                 "Serves the bytes of FILE as a virtio entropy device to the vhost-user\n"
+                 "front-ends that connect to PATH, one after the other, until SIGTERM or SIGINT.\n"
+                 "  --source FILE  default /dev/urandom; requests wait while FILE, a pipe or a\n"
+                 "                 device, has nothing to give, and for ever at its end\n"
                  "Exit status: 0 after a signal, 1 on an error, 2 for wrong arguments.\n");
     return status;
 }

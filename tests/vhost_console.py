@@ -1,0 +1,372 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT-0
+"""The vhost-user console daemon, judged by Linux's own virtio_console and by messages nobody should send.
+
+Usage: vhost_console.py [--quick] [--only WORD] path/to/vhost-console
+
+A line for each run; "N passed, N failed" at the end. User-mode Linux (Debian: user-mode-linux, busybox-static) is
+the guest; the host side of each port is a socket here.
+"""
+
+import concurrent.futures
+import contextlib
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+
+import vhost
+from vhost import MIB, need, noise, sha
+
+
+class Console(vhost.Daemon):
+    """A running vhost-console with these named ports; its own input and output are pipes."""
+
+    type, module = 3, "virtio_console"
+
+    def __init__(self, program, directory, *names, options=()):
+        self.ports = {name: str(directory / f"port-{name}") for name in names}
+        ports = [word for name, path in self.ports.items() for word in ("--port", f"{name}={path}")]
+        super().__init__(program, directory, "console", *ports, *options, stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE)
+        os.set_blocking(self.process.stdout.fileno(), False)
+
+    def connect(self, name):
+        """Somebody comes to the host side of a port."""
+        host = socket.socket(socket.AF_UNIX)
+        host.settimeout(20)
+        host.connect(self.ports[name])
+        return host
+
+    def type_line(self):
+        """Somebody types at the console."""
+        self.process.stdin.write(b"go on\n")
+        self.process.stdin.flush()
+
+    def wait_ready(self):
+        """Waits until the guest's script has begun."""
+        line, deadline = b"", time.monotonic() + 20
+        while line != b"ready\n":
+            need(time.monotonic() < deadline, f"the guest does not begin: {line} {self.said()[-2000:]}")
+            if select.select([self.process.stdout], [], [], 1)[0]:
+                line += os.read(self.process.stdout.fileno(), 6 - len(line))
+
+    def wait_said(self, text, count=1):
+        deadline = time.monotonic() + 20
+        while self.said().count(text) < count:
+            need(time.monotonic() < deadline, f"the daemon does not say \"{text}\": {self.said()[-2000:]}")
+            time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def guest(directory, running, script, files=None):
+    """A guest that runs a script while the host's side goes on here; its result() is what it printed."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        yield pool.submit(vhost.uml, directory, [running], script, files)
+
+
+def exchange(incoming, outgoing, data, size):
+    """Sends data to one descriptor while `size` bytes are read from the other: those."""
+    got, sent, deadline = bytearray(), 0, time.monotonic() + 25
+    os.set_blocking(outgoing, False)
+    while sent < len(data) or len(got) < size:
+        need(time.monotonic() < deadline, f"{sent} of {len(data)} bytes sent, {len(got)} of {size} received")
+        readable, writable, _ = select.select([incoming] if len(got) < size else [],
+                                              [outgoing] if sent < len(data) else [], [], 1)
+        if readable:
+            piece = os.read(incoming, 65536)
+            need(piece, f"the end after {len(got)} of {size} bytes")
+            got += piece
+        if writable:
+            sent += os.write(outgoing, data[sent:sent + 65536])
+    return bytes(got)
+
+
+def received(host):
+    """All that comes until the other side ends the connection."""
+    got = bytearray()
+    while piece := host.recv(65536):
+        got += piece
+    return bytes(got)
+
+
+# How a script begins: the console is descriptor 4, and carries bytes as they are; `port` finds a port by its name,
+# of which the last one is called so.
+BEGIN = """
+port() { for at in /sys/class/virtio-ports/*; do [ "$(cat $at/name 2>/dev/null)" = $1 ] && echo /dev/${at##*/}; done; }
+until [ -c /dev/hvc0 ] && [ -n "$(port last)" ]; do usleep 10000; done
+exec 4<>/dev/hvc0
+stty raw -echo <&4
+echo "ready" >&4
+"""
+
+
+def test_names(program, directory):
+    """user-mode Linux: console in and out, names and devices of ports, size"""
+    running = Console(program, directory, "first", "org.example.second", "third", "last",
+                      options=("--size", "132x43"))
+    with vhost.while_running(running), guest(directory, running, BEGIN + """
+            for name in first org.example.second third last; do echo "name $name $(port $name)"; done
+            echo "features $(cat /sys/bus/virtio/devices/virtio0/features)"
+            echo "size $(stty size <&4)"
+            echo "to the host" >&4
+            read -r line <&4
+            echo "line $line"
+            """) as result:
+        running.wait_ready()
+        running.type_line()
+        text = result.result()
+        out = running.process.stdout.read()
+    for number, name in enumerate(("first", "org.example.second", "third", "last"), 1):
+        need(f"name {name} /dev/vport0p{number}\n" in text, f"the guest does not see {name}: {text}")
+    need("features 11" in text, f"SIZE or MULTIPORT is not agreed: {text}")
+    # RESIZE has columns first, but there are kernels that take the first number for rows.
+    need("size 43 132\n" in text or "size 132 43\n" in text, f"the guest sees another size: {text}")
+    need(out == b"to the host\n", f"the host sees {out}")
+    need("line go on\n" in text, f"the guest sees {text}")
+
+
+def transfer(program, directory, size, names):
+    """`size` bytes each way on each port and on the console, all at the same time."""
+    to_guest = {name: noise(size, seed) for seed, name in enumerate((*names, "console"))}
+    to_host = {name: noise(size, 100 + seed) for seed, name in enumerate((*names, "console"))}
+    files = {f"{name}.data": (0o100644, data) for name, data in to_host.items()}
+    running = Console(program, directory, *names)
+    script = BEGIN + "both() { exec 3<>$2; cat $1 >&3 & echo \"got $(head -c " + str(size) + """ <&3 | sha256sum)"; wait; }
+            for name in """ + " ".join(names) + """; do { both /$name.data $(port $name); cat <&3; } & done
+            both /console.data /dev/hvc0 &
+            wait
+            """
+    with vhost.while_running(running), guest(directory, running, script, files) as result, \
+            concurrent.futures.ThreadPoolExecutor() as pool:
+        running.wait_ready()
+        hosts = {name: running.connect(name) for name in names}
+        jobs = {name: pool.submit(exchange, host.fileno(), host.fileno(), to_guest[name], size)
+                for name, host in hosts.items()}
+        jobs["console"] = pool.submit(exchange, running.process.stdout.fileno(), running.process.stdin.fileno(),
+                                      to_guest["console"], size)
+        for name, job in jobs.items():
+            need(job.result() == to_host[name], f"port {name}: the host received something else")
+        for host in hosts.values():  # which the guest waits for
+            host.close()
+        text = result.result()
+    for name, data in to_guest.items():
+        need(f"got {sha(data)}" in text, f"port {name}: the guest received something else: {text}")
+
+
+def test_transfer(program, directory):
+    """user-mode Linux: four megabytes each way on a console and four ports, all at once"""
+    transfer(program, directory, 4 * MIB, ("a", "b", "c", "last"))
+
+
+def test_transfer_quick(program, directory):
+    """user-mode Linux: a megabyte each way on a console and two ports, all at once"""
+    transfer(program, directory, MIB, ("a", "last"))
+
+
+def test_host_closes(program, directory):
+    """user-mode Linux: the host side closed and opened again, seen by the guest in that order"""
+    running = Console(program, directory, "last")
+    with vhost.while_running(running), guest(directory, running, BEGIN + """
+            for turn in 1 2 3; do
+                exec 3<>$(port last)
+                echo "turn $turn: $(cat <&3)"
+                exec 3<&-
+            done
+            """) as result:
+        for turn in range(1, 4):
+            host = running.connect("last")
+            running.wait_said("port last: opened by the driver", turn)
+            host.sendall(b"x" * 100000 + b" from %d" % turn)
+            host.close()
+            running.wait_said("port last: closed by the driver", turn)
+        text = result.result()
+    for turn in range(1, 4):
+        need(f"turn {turn}: {'x' * 100000} from {turn}\n" in text, f"the guest missed turn {turn}: {text[-500:]}")
+
+
+def test_guest_closes(program, directory):
+    """user-mode Linux: the guest closes a port, and the host reads all of it and then the end"""
+    data = noise(MIB)
+    running = Console(program, directory, "last")
+    with vhost.while_running(running), guest(directory, running, BEGIN + """
+            for turn in 1 2 3; do
+                read -r line <&4
+                { cat /data; echo "turn $turn"; } >$(port last)
+            done
+            read -r line <&4
+            """, {"data": (0o100644, data)}) as result:
+        for turn in range(1, 4):
+            host = running.connect("last")
+            running.wait_said("port last: connected", turn)
+            running.type_line()
+            time.sleep(0.2)  # so that it has to wait for room
+            need(received(host) == data + b"turn %d\n" % turn, f"turn {turn}: the host received something else")
+            host.close()
+        running.type_line()  # it may go now
+        result.result()
+
+
+def test_stalled(program, directory):
+    """user-mode Linux: ports whose reader waits, on either side, do not hold up the others"""
+    data = noise(2 * MIB)
+    running = Console(program, directory, "out", "in", "last")
+    with vhost.while_running(running), guest(directory, running, BEGIN + """
+            exec 5<>$(port out) 6<>$(port in) 7<>$(port last)
+            cat /data >&5 &
+            cat <&7 >&7 &
+            read -r line <&4
+            echo "got $(head -c 2097152 <&6 | sha256sum)"
+            read -r line <&4
+            """, {"data": (0o100644, data)}) as result, concurrent.futures.ThreadPoolExecutor() as pool:
+        stalled, fed, lively = (running.connect(name) for name in ("out", "in", "last"))
+        fed.setblocking(False)
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            while sent < len(data):
+                sent += fed.send(data[sent:])
+        running.wait_said("port last: opened by the driver")
+        need(exchange(lively.fileno(), lively.fileno(), data[:MIB], MIB) == data[:MIB], "the echo differs")
+        need(sent < len(data), "nothing held up the sender")
+        running.type_line()
+        feeding = pool.submit(exchange, fed.fileno(), fed.fileno(), data[sent:], 0)
+        got = exchange(stalled.fileno(), stalled.fileno(), b"", len(data))
+        feeding.result()
+        need(got == data, "what waited is not what was sent")
+        lively.close()
+        running.type_line()
+        need(f"got {sha(data)}" in result.result(), "the guest received something else")
+
+
+def test_again(program, directory):
+    """user-mode Linux: guests one after the other, each killed with data on the way but the last"""
+    input_data = noise(1000000)
+    running = Console(program, directory, "last")
+    with vhost.while_running(running):
+        for turn in range(1, 4):
+            with guest(directory, running, BEGIN + """
+                    exec 3<>$(port last)
+                    yes "out of this world" | head -c 4000000 >&3 &
+                    head -c 1000000 <&3 | sha256sum
+                    """ + ("poweroff -f" if turn < 3 else "wait; cat <&3")) as result:
+                host = running.connect("last")
+                running.wait_said("port last: opened by the driver", turn)
+                host.sendall(input_data)
+                if turn < 3:  # this one ends in the middle of its output, which nobody reads
+                    with contextlib.suppress(vhost.Failed):
+                        result.result()
+                    running.wait_said("front-end went away", turn)
+                    with contextlib.suppress(ConnectionResetError):
+                        received(host)
+                    host.close()
+                    continue
+                got = exchange(host.fileno(), host.fileno(), b"", 4000000)
+                need(got == (b"out of this world\n" * 250000)[:4000000], "the host received something else")
+                host.close()
+                need(sha(input_data) in result.result(), "the guest received something else")
+
+
+# ----- no real driver does this -----
+
+
+def control(front, messages):
+    """Lays out the control queue from the driver, with these messages, as queue 3 of a front-end."""
+    desc, avail, used, data = 0x40000, 0x41000, 0x42000, 0x43000
+    for slot, message in enumerate(messages):
+        front.memory[data + 64 * slot:data + 64 * slot + len(message)] = message
+        front.put(desc + 16 * slot, "QIHH", vhost.GUEST + data + 64 * slot, len(message), 0, 0)
+        front.put(avail + 4 + 2 * slot, "H", slot)
+    front.put(avail + 2, "H", len(messages))
+    front.state("SET_VRING_NUM", 3, 16)
+    front.state("SET_VRING_BASE", 3, 0)
+    front.send("SET_VRING_ADDR", struct.pack("=IIQQQQ", 3, 0, vhost.USER + desc, vhost.USER + used,
+                                             vhost.USER + avail, 0))
+    front.number("SET_VRING_KICK", 3, [front.kick])
+    front.state("SET_VRING_ENABLE", 3, 1)
+    os.eventfd_write(front.kick, 1)
+    deadline = time.monotonic() + 5
+    while front.get(used + 2, "H") != len(messages):
+        need(time.monotonic() < deadline, "control messages are not taken")
+        time.sleep(0.01)
+
+
+def good_console(path, running):
+    """A front-end as it should be, without MULTIPORT: what the host sends arrives."""
+    front = vhost.Front(path)
+    front.ready()
+    front.offer(0, 0, 3)
+    os.write(running.process.stdin.fileno(), b"served")
+    os.eventfd_write(front.kick, 1)
+    need(front.wait_used(1), "the next front-end is not served")
+    need(bytes(front.memory[vhost.REQUESTS + 0x200:vhost.REQUESTS + 0x206]) == b"served", "not what was sent")
+    front.close()
+
+
+def test_bad_messages(program, directory):
+    """bad messages: one line in the log, the connection ends, the next front-end is served"""
+    running = Console(program, directory, "last")
+    with vhost.while_running(running):
+        for title, send, text in vhost.BAD:
+            if "runs" in title or "goes away" in title:  # there one request is served first
+                running.type_line()
+            vhost.refused(running, title, send, text)
+        good_console(running.path, running)
+
+
+def test_bad_control(program, directory):
+    """a hostile driver: control messages of all kinds do no harm and are counted"""
+    running = Console(program, directory, "last")
+    with vhost.while_running(running):
+        front = vhost.Front(running.path)
+        front.features(extra=2 | 1 << 28)
+        front.table()
+        control(front, [b"", b"1234567", struct.pack("<IHH", 0, 0, 1), struct.pack("<IHH", 2**32 - 1, 3, 1),
+                        struct.pack("<IHH", 0, 6, 1), struct.pack("<IHH", 1, 7, 1) + b"name" * 4,
+                        struct.pack("<IHH", 1, 65535, 65535), struct.pack("<IHH", 1, 3, 1),
+                        struct.pack("<IHH", 0, 0, 0)][1:])
+        front.close()
+        good_console(running.path, running)
+    need("1 short, 2 unknown, 3 for no port, 0 out of order" in running.said(), running.said()[-300:])
+
+
+def test_emergency(program, directory):
+    """an emergency write comes out of the console before anything is negotiated"""
+    running = Console(program, directory, "last")
+    with vhost.while_running(running):
+        front = vhost.Front(running.path)
+        front.number("SET_PROTOCOL_FEATURES", 1 << 9)
+        for byte in b"dying":
+            front.send("SET_CONFIG", struct.pack("=IIII", 8, 4, 0, byte))
+        front.send("SET_CONFIG", struct.pack("=IIII", 0, 4, 0, ord("x")))  # the size is not the driver's
+        front.send("GET_FEATURES")
+        front.receive()
+        front.close()
+        need(running.process.stdout.read() == b"dying", "not what was written")
+
+
+def test_command_line(program, directory):
+    """wrong arguments, a socket in use, the ports' sockets gone after SIGINT"""
+    for words in (["--socket"], [], ["--socket", "s", "--port", "=x"], ["--socket", "s", "--size", "1"],
+                  ["--socket", "s", "--colour", "red"], ["--socket", "s", "--port", "x" * 65 + "=y"]):
+        status = subprocess.run([program, *words], capture_output=True, timeout=10, check=False).returncode
+        need(status == 2, f"{words}: exit status {status}")
+    running = Console(program, directory, "last")
+    with contextlib.ExitStack() as stack:
+        stack.callback(running.kill)
+        done = subprocess.run([program, "--socket", str(directory / "other"), "--port", f"x={running.ports['last']}"],
+                              capture_output=True, text=True, timeout=10, check=False)
+        need(done.returncode == 1 and "Address already in use" in done.stderr, f"two daemons at one socket: {done}")
+        need(os.path.exists(running.ports["last"]), "the second daemon removed the socket of the first")
+        running.stop(signal.SIGINT)
+    need(not os.path.exists(running.ports["last"]), "a port's socket is left behind")
+
+
+QUICK = ["names", "transfer_quick"]
+RUNS = {name[5:]: run for name, run in list(globals().items()) if name.startswith("test_")}
+
+if __name__ == "__main__":
+    sys.exit(vhost.main(__doc__, RUNS, lambda name: name in QUICK or name.startswith(("bad", "emerg", "command"))))
