@@ -249,7 +249,8 @@ qemu_devices() {
     step "vhost-rng builds, clang" clang -std=c11 -O2 $common $vhost_rng -o $build/vhost-rng-clang
     step "vhost-rng builds, gcc, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize $vhost_rng \
         -o $build/vhost-rng
-    step "vhost-rng under QEMU" tests/vhost_rng.sh $build/vhost-rng $build/qtest-rng
+    step "vhost-rng under QEMU and bad messages" tests/vhost_rng.py --quick $build/vhost-rng \
+        $build/qtest-rng
     step "qtest-msix builds, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize \
         tests/qtest_msix.c $qtest -o $build/qtest-msix
     step "MSI-X vectors of QEMU's virtio-blk" $build/qtest-msix
