@@ -37,11 +37,11 @@ static uint32_t answer(void *ctx, const struct virtq_chain *chain)
 
     CHECK(ctx == &backend && chain->readable + chain->writable <= VHU_SEGS);
     for (unsigned i = 0; i < (unsigned)chain->readable + chain->writable; i++) {
-        uint64_t run = vhu_map_run(&backend.map, chain->seg[i].addr);
-        uint32_t len = chain->seg[i].len;
+        uint32_t len = chain->seg[i].len, run = len;
         uint8_t *at = vhu_backend_map(&backend, chain->seg[i].addr, len);
+        uint8_t *piece = vhu_backend_map_piece(&backend, chain->seg[i].addr, &run);
 
-        CHECK(run == 0 ? at == NULL : run >= len && at != NULL);
+        CHECK(run == len && at == piece);
         if (at == NULL || len == 0)
             continue;
         at[0] = at[len - 1];
@@ -188,7 +188,7 @@ static void shake_hands(uint8_t how)
 
     features &= ~(how & 4 ? UINT64_C(1) << VIRTIO_FEATURE_EVENT_IDX : 0);
     tell(VHU_SET_FEATURES, (union vhu_payload){.u64 = features}, -1);
-    tell(VHU_SET_PROTOCOL_FEATURES, (union vhu_payload){.u64 = protocol_features}, -1);
+    tell(VHU_SET_PROTOCOL_FEATURES, (union vhu_payload){.u64 = offered_protocol(&backend)}, -1);
     tell(VHU_SET_MEM_TABLE, (union vhu_payload){.memory = table}, fcntl(memory_fd, F_DUPFD_CLOEXEC, 0));
     if (how & 8)
         tell(VHU_SET_INFLIGHT_FD, (union vhu_payload){.inflight = inflight},
@@ -215,6 +215,7 @@ static void open_backend(void)
     backend.config = config;
     backend.config_length = sizeof(config);
     backend.queue_count = QUEUES;
+    backend.keeps_inflight = true;
     vhu_backend_init(&backend);
     asked = 0;
 }

@@ -9,6 +9,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 enum { LINE = 512 };
@@ -55,19 +57,42 @@ int vhost_daemon_begin(const char *name)
     return -1;
 }
 
+int vhost_daemon_open(struct vhu_backend *backend, const char *path, const char *about)
+{
+    backend->listening = vhu_listen(path);
+    if (backend->listening < 0)
+        vhost_daemon_say("%s: %s", path, strerror(errno));
+    else
+        vhost_daemon_say("%s, at %s", about, path);
+    return backend->listening < 0 ? -1 : 0;
+}
+
+void vhost_daemon_close(struct vhu_backend *backend)
+{
+    struct sockaddr_un at = {0};
+    socklen_t length = sizeof(at) - 1;
+
+    if (getsockname(backend->listening, (struct sockaddr *)&at, &length) == 0)
+        unlink(at.sun_path);
+    close(backend->listening);
+}
+
+int vhost_daemon_serve(struct vhu_backend *backend, unsigned count)
+{
+    int rc = vhu_run(backend, count, stop_pipe[0]);
+
+    if (rc != 0)
+        vhost_daemon_say("%s", strerror(errno));
+    return rc;
+}
+
 int vhost_daemon_run(struct vhu_backend *backend, const char *path, const char *about)
 {
-    int listening = vhu_listen(path), rc;
+    int rc = vhost_daemon_open(backend, path, about);
 
-    if (listening < 0) {
-        vhost_daemon_say("%s: %s", path, strerror(errno));
-        return -1;
-    }
-    vhost_daemon_say("%s, at %s", about, path);
-    rc = vhu_backend_run(backend, listening, stop_pipe[0]);
     if (rc != 0)
-        vhost_daemon_say("%s: %s", path, strerror(errno));
-    close(listening);
-    unlink(path);
+        return rc;
+    rc = vhost_daemon_serve(backend, 1);
+    vhost_daemon_close(backend);
     return rc;
 }

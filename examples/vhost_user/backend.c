@@ -20,7 +20,7 @@ enum { LINE = 160, ALIGN_INFLIGHT = 8 };
 
 static const uint64_t protocol_features =
     BIT(VHU_PROTOCOL_MQ) | BIT(VHU_PROTOCOL_REPLY_ACK) | BIT(VHU_PROTOCOL_BACKEND_REQ) |
-    BIT(VHU_PROTOCOL_CONFIG) | BIT(VHU_PROTOCOL_INFLIGHT_SHMFD) | BIT(VHU_PROTOCOL_RESET_DEVICE);
+    BIT(VHU_PROTOCOL_CONFIG) | BIT(VHU_PROTOCOL_RESET_DEVICE);
 
 static const uint64_t ring_features =
     BIT(VIRTIO_FEATURE_INDIRECT_DESC) | BIT(VIRTIO_FEATURE_EVENT_IDX) |
@@ -78,15 +78,20 @@ static const char *set_features(const struct call *call)
     return NULL;
 }
 
+static uint64_t offered_protocol(const struct vhu_backend *backend)
+{
+    return protocol_features | (backend->keeps_inflight ? BIT(VHU_PROTOCOL_INFLIGHT_SHMFD) : 0);
+}
+
 static const char *get_protocol_features(const struct call *call)
 {
-    answer_u64(call, protocol_features);
+    answer_u64(call, offered_protocol(call->backend));
     return NULL;
 }
 
 static const char *set_protocol_features(const struct call *call)
 {
-    if (call->message->payload.u64 & ~protocol_features)
+    if (call->message->payload.u64 & ~offered_protocol(call->backend))
         return "protocol features that were not offered";
     call->backend->protocol = call->message->payload.u64;
     return NULL;
@@ -533,7 +538,7 @@ void vhu_backend_init(struct vhu_backend *backend)
     backend->map.count = 0;
     backend->accepted = backend->protocol = 0;
     backend->inflight = NULL;
-    backend->requests = -1;
+    backend->connection = backend->requests = -1;
     backend->in_got = 0;
     backend->in_fds = 0;
 }
@@ -549,6 +554,14 @@ void vhu_backend_reset(struct vhu_backend *backend)
     for (unsigned i = 0; i < backend->in_fds; i++)
         close(backend->in_fd[i]);
     vhu_backend_init(backend);
+}
+
+void vhu_backend_flush(struct vhu_backend *backend)
+{
+    for (unsigned i = 0; i < backend->queue_count; i++) {
+        if (backend->queue[i].live)
+            vhu_queue_flush(&backend->queue[i]);
+    }
 }
 
 int vhu_backend_serve(struct vhu_backend *backend)

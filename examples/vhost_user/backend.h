@@ -3,8 +3,8 @@
  * @file backend.h
  * @brief The back-end of vhost-user: a virtio device in a process of its own.
  *
- * Listens on a Unix socket and serves one front-end after the other, from one loop in one thread. The
- * rings are the device side of virtio_ring.h on the memory that the front-end shares; the device is a
+ * Listens on a Unix socket and serves one front-end after the other; one loop in one thread does so for
+ * one back-end or for several. The rings are the device side of virtio_ring.h on the memory that the front-end shares; the device is a
  * callback that serves a queue. Needs POSIX, and memfd_create() for the in-flight region.
  *
  * Nothing that the front-end or the driver behind it does ends the process: a message that makes no
@@ -23,6 +23,7 @@ enum {
     VHU_SEGS = 256, /**< segments of one buffer, after they are cut at the ends of regions */
     VHU_QUEUES = 64, /**< queues of one back-end at most */
     VHU_FDS = 64,    /**< descriptors of a device's own at most */
+    VHU_BACKENDS = 16, /**< of one loop at most */
     VHU_REASON = 128
 };
 
@@ -54,7 +55,9 @@ struct vhu_queue {
 
 /** What a device is. */
 struct vhu_ops {
-    /** Serves a queue: pop, push, flush, as vhu_queue_answer() does.
+    /** Serves a queue: pop, push, flush, as vhu_queue_answer() does. It may end in the middle, by a jump,
+     *  where memory of a front-end is touched that is no longer there: if that can be another back-end's,
+     *  no buffer may be between pop and push then.
      *  @return 1: there is more, call again; 0; negative: the driver broke the queue */
     int (*serve)(void *ctx, struct vhu_queue *queue);
     /** One readable line about what happened. */
@@ -78,17 +81,22 @@ struct vhu_backend {
     const uint8_t *config; /**< device configuration */
     uint16_t config_length;
     uint16_t queue_count; /**< at most VHU_QUEUES */
+    bool keeps_inflight;  /**< offer to remember what is in flight for the next back-end: the device then
+                               pops and pushes by vhu_queue_pop() and vhu_queue_push(), one by one */
+    int listening;        /**< of vhu_listen(), for vhu_run() */
+
+    uint64_t accepted; /**< features that the driver accepted, for the device to read */
 
     /* private */
     struct vhu_queue queue[VHU_QUEUES];
     struct vhu_map map;
-    uint64_t accepted;
     uint64_t protocol; /**< protocol features agreed */
     bool woken;        /**< a queue was, in this turn */
     void *inflight;
     size_t inflight_size;
     struct vhu_inflight inflight_shape;
-    int connection;
+    int connection; /**< -1: no front-end */
+    unsigned own;   /**< descriptors of the device that are waited for */
     int requests; /**< to the front-end; nothing is asked of it, but user-mode Linux insists on it */
     struct vhu_message in;
     size_t in_got;
@@ -120,6 +128,9 @@ const char *vhu_backend_handle(struct vhu_backend *backend, const struct vhu_mes
  *  connection has to end, and `reason` says why */
 int vhu_backend_serve(struct vhu_backend *backend);
 
+/** Flushes each queue that is running. */
+void vhu_backend_flush(struct vhu_backend *backend);
+
 /** Forgets the front-end: memory, descriptors, rings. */
 void vhu_backend_reset(struct vhu_backend *backend);
 
@@ -127,11 +138,14 @@ void vhu_backend_reset(struct vhu_backend *backend);
  *  @return a descriptor, or -1 with errno */
 int vhu_listen(const char *path);
 
-/** Serves front-ends until something can be read from `stop`.
- *  @return 0, or -1 with errno: the listening socket is of no more use */
-int vhu_backend_run(struct vhu_backend *backend, int listening, int stop);
+/** Serves the front-ends of `count` back-ends until something can be read from `stop`.
+ *  @return 0, or -1 with errno: a listening socket is of no more use */
+int vhu_run(struct vhu_backend *backend, unsigned count, int stop);
 
 /* ----- for the device, inside serve() ----- */
+
+/** May a device work on a queue whose serve() this is not? */
+bool vhu_queue_ready(const struct vhu_queue *queue);
 
 /** As virtq_device_pop(), with no segment across two regions of memory: each can be mapped as a whole,
  *  or is not memory. */
@@ -145,6 +159,9 @@ void vhu_queue_flush(struct vhu_queue *queue);
 
 /** Where guest memory is, all `len` bytes of it, or NULL: a `map` hook whose ctx is the back-end. */
 void *vhu_backend_map(void *backend, uint64_t addr, uint32_t len);
+
+/** The same where memory ends in the middle: cuts *len to the bytes that lie in one piece. */
+void *vhu_backend_map_piece(void *backend, uint64_t addr, uint32_t *len);
 
 /** A whole serve(): answers the available buffers one after the other, malformed ones with nothing.
  *  @param answer  carries out a buffer; returns the bytes written to it, or VHU_LATER: the buffer

@@ -14,9 +14,7 @@
 #include "queue.h"
 
 enum {
-    POLL_STOP = 0,
-    POLL_CONNECTION = 1,
-    POLL_KICKS = 2,
+    LOOK = 32,        /* turns with work in them between two looks at the descriptors */
     POLL_INTERVAL = 1 /* milliseconds, for queues that nobody kicks */
 };
 
@@ -25,16 +23,27 @@ static const char stopped[] = "stopped";
 static const char went_away[] = "front-end went away";
 
 /* Shared memory whose file the front-end cuts off raises SIGBUS when touched: the front-end goes then,
- * and all that belonged to it, whatever was in the middle of being done for it. */
+ * and all that belonged to it, whatever was in the middle of being done for it or with it. */
 static sigjmp_buf bus_return;
 static volatile sig_atomic_t bus_expected;
+static const uint8_t *volatile bus_at;
 
-static void on_bus(int number)
+static void die_of_bus(void)
 {
-    if (bus_expected)
-        siglongjmp(bus_return, 1);
-    signal(number, SIG_DFL);
-    raise(number);
+    signal(SIGBUS, SIG_DFL);
+    raise(SIGBUS);
+}
+
+static void on_bus(int number, siginfo_t *info, void *context)
+{
+    (void)number;
+    (void)context;
+    if (!bus_expected) {
+        die_of_bus();
+        return;
+    }
+    bus_at = info->si_addr;
+    siglongjmp(bus_return, 1);
 }
 
 static int address(const char *path, struct sockaddr_un *at)
@@ -214,96 +223,173 @@ static void read_kick(struct vhu_queue *queue)
     }
 }
 
-/* Waits for what can happen to a conversation: NULL, or how it ended. */
-static const char *wait_for(struct vhu_backend *backend, int stop, int timeout)
+/* The front-end goes. */
+static void part(struct vhu_backend *backend, const char *why)
 {
-    struct pollfd item[POLL_KICKS + VHU_QUEUES + VHU_FDS];
-    struct pollfd *own = &item[POLL_KICKS + backend->queue_count];
-    unsigned own_count = backend->ops->fds != NULL ? backend->ops->fds(backend->ctx, own) : 0;
-
-    item[POLL_STOP] = (struct pollfd){stop, POLLIN, 0};
-    item[POLL_CONNECTION] = (struct pollfd){backend->connection, POLLIN, 0};
-    for (unsigned i = 0; i < backend->queue_count; i++)
-        item[POLL_KICKS + i] = (struct pollfd){backend->queue[i].kick, POLLIN, 0};
-    if (poll(item, POLL_KICKS + backend->queue_count + own_count, timeout) < 0)
-        return errno == EINTR ? NULL : "poll failed";
-    if (item[POLL_STOP].revents != 0)
-        return stopped;
-    for (unsigned i = 0; i < backend->queue_count; i++) {
-        if (item[POLL_KICKS + i].revents != 0)
-            read_kick(&backend->queue[i]);
-    }
-    if (own_count != 0)
-        backend->ops->ready(backend->ctx, own);
-    return item[POLL_CONNECTION].revents != 0 ? converse(backend) : NULL;
+    vhu_log(backend, why == stopped || why == went_away ? "%s" : "connection dropped: %s", why);
+    close(backend->connection);
+    vhu_backend_reset(backend);
 }
 
-static bool any_polled(const struct vhu_backend *backend)
+/* 0, or -1: the listening socket is of no more use. */
+static int accept_frontend(struct vhu_backend *backend)
 {
+    int connection = accept(backend->listening, NULL, NULL);
+
+    if (connection < 0)
+        return errno == EINTR || errno == ECONNABORTED ? 0 : -1;
+    if (fcntl(connection, F_SETFD, FD_CLOEXEC) != 0)
+        return -1;
+    backend->connection = connection;
+    vhu_log(backend, "front-end connected");
+    return 0;
+}
+
+/* What to wait for: the socket, the kick of each queue, what the device wants to know of. Returns where the
+ * next one's go. */
+static struct pollfd *watch(struct vhu_backend *backend, struct pollfd *item)
+{
+    int door = backend->connection >= 0 ? backend->connection : backend->listening;
+
+    *item++ = (struct pollfd){door, POLLIN, 0};
+    for (unsigned i = 0; i < backend->queue_count; i++)
+        *item++ = (struct pollfd){backend->queue[i].kick, POLLIN, 0};
+    backend->own = 0;
+    if (backend->connection >= 0 && backend->ops->fds != NULL)
+        backend->own = backend->ops->fds(backend->ctx, item);
+    return item + backend->own;
+}
+
+/* What came of it: 0, or -1 with errno. */
+static int attend(struct vhu_backend *backend, const struct pollfd *item)
+{
+    const char *why = NULL;
+
+    if (backend->connection < 0)
+        return item->revents != 0 ? accept_frontend(backend) : 0;
     for (unsigned i = 0; i < backend->queue_count; i++) {
-        if (backend->queue[i].polled)
-            return true;
+        if (item[1 + i].revents != 0)
+            read_kick(&backend->queue[i]);
+    }
+    if (backend->own != 0)
+        backend->ops->ready(backend->ctx, &item[1 + backend->queue_count]);
+    if (item->revents != 0)
+        why = converse(backend);
+    if (why != NULL)
+        part(backend, why);
+    return 0;
+}
+
+/* Waits for whatever can happen: 1; 0: stop; -1 with errno. */
+static int look(struct vhu_backend *backend, unsigned count, int stop, int timeout)
+{
+    struct pollfd item[1 + VHU_BACKENDS * (1 + VHU_QUEUES + VHU_FDS)], *end = item;
+    const struct pollfd *at = item;
+
+    *end++ = (struct pollfd){stop, POLLIN, 0};
+    for (unsigned i = 0; i < count; i++)
+        end = watch(&backend[i], end);
+    if (poll(item, (nfds_t)(end - item), timeout) < 0)
+        return errno == EINTR ? 1 : -1;
+    if (at++->revents != 0)
+        return 0;
+    for (unsigned i = 0; i < count; i++) {
+        if (attend(&backend[i], at) != 0)
+            return -1;
+        at += 1 + backend[i].queue_count + backend[i].own;
+    }
+    return 1;
+}
+
+static bool any_polled(const struct vhu_backend *backend, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        for (unsigned j = 0; j < backend[i].queue_count; j++) {
+            if (backend[i].queue[j].polled)
+                return true;
+        }
     }
     return false;
 }
 
-/* Serves one front-end to its end: how it ended. */
-static const char *serve_frontend(struct vhu_backend *backend, int stop)
+static int serve_all(struct vhu_backend *backend, unsigned count)
 {
-    const char *volatile why = NULL;
-    volatile int more = 0;
+    int more = 0;
 
-    if (sigsetjmp(bus_return, 1) != 0) {
-        bus_expected = 0;
-        return "shared memory is no longer there";
+    for (unsigned i = 0; i < count; i++) {
+        int rc = backend[i].connection >= 0 ? vhu_backend_serve(&backend[i]) : 0;
+
+        if (rc < 0)
+            part(&backend[i], backend[i].reason);
+        else
+            more |= rc;
     }
-    bus_expected = 1;
-    while (why == NULL) {
-        why = wait_for(backend, stop, more != 0 ? 0 : any_polled(backend) ? POLL_INTERVAL : -1);
-        if (why == NULL) {
-            more = vhu_backend_serve(backend);
-            why = more < 0 ? backend->reason : NULL;
-        }
-    }
-    bus_expected = 0;
-    return why;
+    return more;
 }
 
-/* 1: a front-end is there; 0: stop; -1: error. */
-static int accept_frontend(struct vhu_backend *backend, int listening, int stop)
+/* 0: stop; -1 with errno. */
+static int run(struct vhu_backend *backend, unsigned count, int stop)
 {
-    struct pollfd item[] = {{stop, POLLIN, 0}, {listening, POLLIN, 0}};
+    int more = 1;
 
-    do {
-        if (poll(item, 2, -1) < 0)
-            continue;
-        if (item[0].revents != 0)
-            return 0;
-        backend->connection = accept(listening, NULL, NULL);
-        if (backend->connection >= 0)
-            return fcntl(backend->connection, F_SETFD, FD_CLOEXEC) == 0 ? 1 : -1;
-    } while (errno == EINTR || errno == ECONNABORTED);
-    return -1;
-}
+    for (unsigned turn = 0;; turn++) {
+        int timeout = more != 0 ? 0 : any_polled(backend, count) ? POLL_INTERVAL : -1;
+        int rc = more == 0 || turn % LOOK == 0 ? look(backend, count, stop, timeout) : 1;
 
-int vhu_backend_run(struct vhu_backend *backend, int listening, int stop)
-{
-    struct sigaction action = {0};
-    const char *why = NULL;
-    int rc;
-
-    action.sa_handler = on_bus;
-    sigaction(SIGBUS, &action, NULL);
-    signal(SIGPIPE, SIG_IGN); /* a call descriptor may be a pipe without a reader */
-    while (why != stopped) {
-        rc = accept_frontend(backend, listening, stop);
         if (rc <= 0)
             return rc;
-        vhu_log(backend, "front-end connected");
-        why = serve_frontend(backend, stop);
-        vhu_log(backend, why == stopped || why == went_away ? "%s" : "connection dropped: %s", why);
-        vhu_backend_reset(backend);
-        close(backend->connection);
+        more = serve_all(backend, count);
     }
-    return 0;
+}
+
+static bool shares(const struct vhu_backend *backend, const uint8_t *at)
+{
+    const uint8_t *inflight = backend->inflight;
+
+    for (unsigned i = 0; i < backend->map.count; i++) {
+        const struct vhu_mapping *m = &backend->map.mapping[i];
+        const uint8_t *base = m->base;
+
+        if (at >= base && at < base + m->length)
+            return true;
+    }
+    return inflight != NULL && at >= inflight && at < inflight + backend->inflight_size;
+}
+
+/* After SIGBUS: the front-end whose memory that was goes. What was done for another one is shown to it
+ * now: its next message may be to stop, and nothing may wait for a flush then. */
+static void drop_cut_off(struct vhu_backend *backend, unsigned count)
+{
+    unsigned culprit = 0;
+
+    while (culprit < count && !shares(&backend[culprit], bus_at))
+        culprit++;
+    if (culprit == count) {
+        die_of_bus();
+        return;
+    }
+    part(&backend[culprit], "shared memory is no longer there");
+    for (unsigned i = 0; i < count; i++)
+        vhu_backend_flush(&backend[i]);
+}
+
+int vhu_run(struct vhu_backend *backend, unsigned count, int stop)
+{
+    struct sigaction action = {0};
+    int rc;
+
+    action.sa_sigaction = on_bus;
+    action.sa_flags = SA_SIGINFO;
+    sigaction(SIGBUS, &action, NULL);
+    signal(SIGPIPE, SIG_IGN); /* a call descriptor may be a pipe without a reader */
+    bus_expected = 1;
+    if (sigsetjmp(bus_return, 1) != 0)
+        drop_cut_off(backend, count);
+    rc = run(backend, count, stop);
+    bus_expected = 0;
+    for (unsigned i = 0; i < count; i++) {
+        if (backend[i].connection >= 0)
+            part(&backend[i], stopped);
+    }
+    return rc;
 }

@@ -97,13 +97,17 @@ void *vhu_map_user(const struct vhu_map *map, uint64_t addr, uint64_t len)
     return NULL;
 }
 
-uint64_t vhu_map_run(const struct vhu_map *map, uint64_t addr)
+void *vhu_map_piece(const struct vhu_map *map, uint64_t addr, uint32_t *len)
 {
     for (unsigned i = 0; i < map->count; i++) {
         const struct vhu_mapping *m = &map->mapping[i];
+        uint64_t at = addr - m->guest_addr;
 
-        if (holds(m->guest_addr, m->size, addr, 1))
-            return m->size - (addr - m->guest_addr);
+        if (at >= m->size)
+            continue;
+        if (*len > m->size - at)
+            *len = (uint32_t)(m->size - at);
+        return m->host + at;
     }
-    return 0;
+    return NULL;
 }

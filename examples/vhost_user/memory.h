@@ -37,7 +37,7 @@ void *vhu_map_guest(const struct vhu_map *map, uint64_t addr, uint64_t len);
 /** Likewise for an address of the front-end: those of the rings. */
 void *vhu_map_user(const struct vhu_map *map, uint64_t addr, uint64_t len);
 
-/** Bytes from guest address `addr` to the end of its region; 0 if it is in none. */
-uint64_t vhu_map_run(const struct vhu_map *map, uint64_t addr);
+/** Where this process reaches guest address `addr`, or NULL; cuts *len to what its region still holds. */
+void *vhu_map_piece(const struct vhu_map *map, uint64_t addr, uint32_t *len);
 
 #endif
