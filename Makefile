@@ -24,6 +24,7 @@ LSPCI = $(addprefix examples/hosts/,virtio_lspci.c lspci_dump.c lspci_sysfs.c ls
 VHOST_BACKEND = examples/hosts/vhost_daemon.c \
     $(addprefix examples/vhost_user/,backend.c queue.c loop.c memory.c inflight.c)
 VHOST_BLK = examples/hosts/vhost_blk.c examples/device/blk.c $(VHOST_BACKEND)
+VHOST_NET = examples/hosts/vhost_net.c examples/device/net.c $(VHOST_BACKEND)
 VHOST_RNG = examples/hosts/vhost_rng.c $(VHOST_BACKEND)
 VHOST_CONSOLE = examples/hosts/vhost_console.c examples/device/console.c $(VHOST_BACKEND)
 ALL_HEADERS = $(HEADERS) $(wildcard examples/*/*.h)
@@ -86,9 +87,11 @@ $(BUILD)/vmm-%.elf: $(VMM_GUESTS) $(VMM_GUEST_PARTS) $(ALL_HEADERS) | $(BUILD)
 	    -fno-tree-loop-distribute-patterns -Wl,-Ttext-segment=0x100000,-evmm_guest,--build-id=none \
 	    $(filter %/vmm_$*.c,$(VMM_GUESTS)) $(VMM_GUEST_PARTS) -o $@
 
-vhost: $(BUILD)/vhost-blk $(BUILD)/vhost-rng $(BUILD)/vhost-console
+vhost: $(BUILD)/vhost-blk $(BUILD)/vhost-net $(BUILD)/vhost-rng $(BUILD)/vhost-console
 $(BUILD)/vhost-blk: $(VHOST_BLK) $(ALL_HEADERS) | $(BUILD)
 	$(COMPILE) $(VHOST_BLK) -o $@
+$(BUILD)/vhost-net: $(VHOST_NET) $(ALL_HEADERS) | $(BUILD)
+	$(COMPILE) $(VHOST_NET) -o $@
 $(BUILD)/vhost-rng: $(VHOST_RNG) $(ALL_HEADERS) | $(BUILD)
 	$(COMPILE) $(VHOST_RNG) -o $@
 $(BUILD)/vhost-console: $(VHOST_CONSOLE) $(ALL_HEADERS) | $(BUILD)

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: MIT-0
+/* A virtio network device; see net.h. VIRTIO 5.1. */
+#include "net.h"
+
+enum { LEGACY_HEADER_SIZE = 10, FEATURE_VERSION_1 = 32 };
+enum { HEADER_FLAGS = 0, HEADER_GSO_TYPE = 1, HEADER_BUFFERS = 10 };
+enum { NEEDS_CSUM = 1, GSO_NONE = 0 };
+enum { CONFIG_STATUS = 6, CONFIG_MTU = 10, LINK_UP = 1 };
+
+/* Buffers popped for one frame, cut to its length. */
+struct room {
+    struct netdev_frame memory;
+    uint32_t token[NETDEV_BUFFERS];
+    uint32_t written[NETDEV_BUFFERS];
+    unsigned buffers;
+};
+
+#define BIT(n) (UINT64_C(1) << (n))
+
+uint64_t netdev_features(void)
+{
+    return BIT(NETDEV_FEATURE_MTU) | BIT(NETDEV_FEATURE_MAC) | BIT(NETDEV_FEATURE_MRG_RXBUF) |
+           BIT(NETDEV_FEATURE_STATUS);
+}
+
+static void put16(uint8_t *at, unsigned value)
+{
+    at[0] = (uint8_t)value;
+    at[1] = (uint8_t)(value >> 8);
+}
+
+void netdev_config(const struct netdev *dev, uint8_t config[NETDEV_CONFIG_SIZE])
+{
+    for (unsigned i = 0; i < NETDEV_CONFIG_SIZE; i++)
+        config[i] = i < NETDEV_MAC_SIZE ? dev->mac[i] : 0;
+    put16(config + CONFIG_STATUS, LINK_UP);
+    put16(config + CONFIG_MTU, dev->mtu);
+}
+
+/* 5.1.6.1: the last field of the header came with MRG_RXBUF, and is always there since VERSION_1.
+ */
+void netdev_agree(struct netdev *dev, uint64_t features)
+{
+    dev->merging = (features & BIT(NETDEV_FEATURE_MRG_RXBUF)) != 0;
+    dev->header =
+        dev->merging || features & BIT(FEATURE_VERSION_1) ? NETDEV_HEADER_SIZE : LEGACY_HEADER_SIZE;
+}
+
+/* ----- memory ----- */
+
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+static void clear(struct netdev_frame *frame)
+{
+    frame->first = frame->end = 0;
+    frame->length = 0;
+}
+
+/* Appends a segment, but no more than makes `most` bytes of all: false if some of it is no memory,
+ * or there are too many pieces. */
+static bool append(const struct netdev *dev, struct netdev_frame *frame, struct virtq_seg seg,
+                   uint32_t most)
+{
+    while (seg.len != 0 && frame->length != most) {
+        struct netdev_piece *piece = &frame->piece[frame->end];
+
+        if (frame->end == NETDEV_PIECES)
+            return false;
+        piece->len = smaller(seg.len, most - frame->length);
+        piece->at = dev->map(dev->map_ctx, seg.addr, &piece->len);
+        if (piece->at == NULL)
+            return false;
+        frame->end++;
+        frame->length += piece->len;
+        seg.addr += piece->len;
+        seg.len -= piece->len;
+    }
+    return true;
+}
+
+/* Leaves out the first `len` bytes of the first piece. */
+static void advance(struct netdev_frame *frame, uint32_t len)
+{
+    struct netdev_piece *piece = &frame->piece[frame->first];
+
+    piece->at += len;
+    piece->len -= len;
+    frame->first += piece->len == 0;
+}
+
+void netdev_peek(const struct netdev_frame *frame, uint8_t *to, uint32_t len)
+{
+    for (const struct netdev_piece *piece = &frame->piece[frame->first]; len != 0; piece++) {
+        uint32_t some = smaller(len, piece->len);
+
+        __builtin_memcpy(to, piece->at, some);
+        to += some;
+        len -= some;
+    }
+}
+
+/* ----- from the driver ----- */
+
+static void skip(struct netdev_frame *frame, uint32_t len)
+{
+    frame->length -= len;
+    while (len != 0) {
+        uint32_t some = smaller(len, frame->piece[frame->first].len);
+
+        advance(frame, some);
+        len -= some;
+    }
+}
+
+/* Leaves the header out, unless it asks for something that was not offered. */
+static bool strip(const struct netdev *dev, struct netdev_frame *frame)
+{
+    uint8_t header[NETDEV_HEADER_SIZE];
+
+    netdev_peek(frame, header, dev->header);
+    skip(frame, dev->header);
+    return !(header[HEADER_FLAGS] & NEEDS_CSUM) && header[HEADER_GSO_TYPE] == GSO_NONE;
+}
+
+static bool find_frame(const struct netdev *dev, const struct virtq_chain *chain,
+                       struct netdev_frame *frame)
+{
+    uint32_t shortest = dev->header + (uint32_t)NETDEV_FRAME_MIN;
+    uint32_t longest = dev->header + (uint32_t)dev->mtu + NETDEV_FRAME_EXTRA;
+
+    clear(frame);
+    if (chain->writable != 0)
+        return false;
+    for (unsigned i = 0; i < chain->readable; i++) {
+        if (!append(dev, frame, chain->seg[i], longest + 1))
+            return false;
+    }
+    return frame->length >= shortest && frame->length <= longest && strip(dev, frame);
+}
+
+int netdev_take(struct netdev *dev, struct virtq_device *transmit, struct netdev_frame *frame)
+{
+    struct virtq_seg seg[NETDEV_PIECES];
+    struct virtq_chain chain;
+    int rc;
+
+    chain.seg = seg;
+    chain.capacity = NETDEV_PIECES;
+    rc = virtq_device_pop(transmit, &chain);
+    if (rc == 0 || (rc < 0 && !virtq_err_names_chain(rc)))
+        return rc;
+    if (rc == 1 && find_frame(dev, &chain, frame)) {
+        virtq_device_push_full(transmit, chain.token, 0);
+        dev->taken++;
+        return 1;
+    }
+    virtq_device_push(transmit, chain.token, 0);
+    frame->length = 0;
+    dev->refused++;
+    return 1;
+}
+
+/* ----- to the driver ----- */
+
+/* Room in a popped buffer, as far as it is needed. The first one holds the header as a whole. */
+static bool append_buffer(const struct netdev *dev, const struct virtq_chain *chain, uint32_t need,
+                          struct room *room)
+{
+    uint32_t before = room->memory.length;
+
+    if (chain->readable != 0)
+        return false;
+    for (unsigned i = 0; i < chain->writable; i++) {
+        if (!append(dev, &room->memory, chain->seg[i], need))
+            return false;
+    }
+    room->token[room->buffers] = chain->token;
+    room->written[room->buffers++] = room->memory.length - before;
+    return room->memory.length >= dev->header;
+}
+
+/* Pops buffers for `need` bytes: 1; 0: there are not enough; -1: the first one holds no frame at
+ * all, its token is room->token[0]. */
+static int find_room(const struct netdev *dev, struct virtq_device *receive, uint32_t need,
+                     struct room *room)
+{
+    unsigned most = dev->merging ? NETDEV_BUFFERS : 1;
+    struct virtq_seg seg[NETDEV_PIECES];
+    struct virtq_chain chain;
+
+    chain.seg = seg;
+    chain.capacity = NETDEV_PIECES;
+    clear(&room->memory);
+    for (room->buffers = 0; room->memory.length != need;) {
+        bool first = room->buffers == 0;
+        int rc = room->buffers != most ? virtq_device_pop(receive, &chain) : 0;
+
+        if (rc == 0 || (rc < 0 && !virtq_err_names_chain(rc)))
+            return 0;
+        if (rc == 1 && append_buffer(dev, &chain, need, room))
+            continue;
+        room->token[0] = chain.token;
+        return first ? -1 : 0;
+    }
+    return 1;
+}
+
+static void fill(struct netdev_frame *memory, const uint8_t *from, uint32_t len)
+{
+    while (len != 0) {
+        const struct netdev_piece *piece = &memory->piece[memory->first];
+        uint32_t some = smaller(len, piece->len);
+
+        __builtin_memcpy(piece->at, from, some);
+        advance(memory, some);
+        from += some;
+        len -= some;
+    }
+}
+
+/* Completes the buffers and then fills them: the driver sees neither before the flush, and if the
+ * memory of the frame goes away in between (its owner may catch the signal), no buffer is lost. */
+static void deliver(const struct netdev *dev, struct virtq_device *receive, struct room *room,
+                    const struct netdev_frame *frame)
+{
+    uint8_t header[NETDEV_HEADER_SIZE] = {0};
+
+    put16(header + HEADER_BUFFERS, room->buffers);
+    for (unsigned i = 0; i < room->buffers; i++)
+        virtq_device_push(receive, room->token[i], room->written[i]);
+    fill(&room->memory, header, dev->header);
+    for (unsigned i = frame->first; i < frame->end; i++)
+        fill(&room->memory, frame->piece[i].at, frame->piece[i].len);
+}
+
+void netdev_put(struct netdev *dev, struct virtq_device *receive, const struct netdev_frame *frame)
+{
+    struct virtq_device before = *receive; /* all that a pop changes */
+    struct room room;
+    int rc = find_room(dev, receive, dev->header + frame->length, &room);
+
+    if (rc == 1) {
+        deliver(dev, receive, &room, frame);
+        dev->put++;
+        return;
+    }
+    dev->dropped++;
+    if (rc < 0) {
+        virtq_device_push(receive, room.token[0], 0);
+        dev->unusable++;
+    } else if (virtq_device_error(receive) == 0) {
+        *receive = before;
+    }
+}

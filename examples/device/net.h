@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT-0
+/**
+ * @file net.h
+ * @brief A virtio network device: takes frames from a driver's transmit queue, puts frames into its
+ * receive queue. Where a frame goes is the owner's business: back (an echo), or to the driver of
+ * another device.
+ *
+ * Plain C over virtio_ring.h; the compiler needs a memcpy(). A frame stays in the memory of the
+ * driver that sent it until it is put: one copy. It assumes nothing about how a frame is cut into
+ * segments, and nothing about what a driver writes: a bad frame is completed and counted, a buffer
+ * that holds none as well, a queue that cannot be trusted is left alone. No offloads: a frame whose
+ * header asks for one is refused.
+ *
+ * Serialise all calls on one device. A round of an echo, with both queues:
+ *
+ *     for (left = 32; left != 0 && (rc = netdev_take(&dev, transmit, &frame)) == 1; left--)
+ *         if (frame.length != 0)
+ *             netdev_put(&dev, receive, &frame);
+ *     flush both, interrupt where virtq_device_irq_due() says so
+ */
+#ifndef EXAMPLES_DEVICE_NET_H
+#define EXAMPLES_DEVICE_NET_H
+
+#include "virtio_ring.h"
+
+/** Device feature bits (VIRTIO 5.1.3). */
+enum {
+    NETDEV_FEATURE_MTU = 3,
+    NETDEV_FEATURE_MAC = 5,
+    NETDEV_FEATURE_MRG_RXBUF = 15,
+    NETDEV_FEATURE_STATUS = 16
+};
+
+enum {
+    NETDEV_RECEIVE = 0, /**< the queues' numbers, as the driver sees them */
+    NETDEV_TRANSMIT = 1,
+    NETDEV_MAC_SIZE = 6,
+    NETDEV_CONFIG_SIZE = 12, /**< bytes of device configuration: mac to mtu */
+    NETDEV_HEADER_SIZE = 12, /**< bytes before a frame; 10 for a legacy driver without MRG_RXBUF */
+    NETDEV_FRAME_MIN = 14,   /**< bytes: an Ethernet header */
+    NETDEV_FRAME_EXTRA =
+        18, /**< bytes of the longest frame beyond the MTU: header and a VLAN tag */
+    NETDEV_MTU_MIN = 68,
+    NETDEV_MTU_MAX = 65535,
+    NETDEV_PIECES = 64, /**< segments of a frame, or of the buffers for it */
+    NETDEV_BUFFERS = 64 /**< that one frame takes with MRG_RXBUF */
+};
+
+/** A network interface, and the driver memory that it works on. The caller sets the first part. */
+struct netdev {
+    /** Where this CPU reaches guest memory at `addr`; cuts *len to the bytes that lie there in one
+     * piece, at least 1. NULL: it is no memory. */
+    void *(*map)(void *ctx, uint64_t addr, uint32_t *len);
+    void *map_ctx;
+    uint8_t mac[NETDEV_MAC_SIZE];
+    uint16_t mtu; /**< NETDEV_MTU_MIN at least; longer frames are refused */
+
+    /* set by netdev_agree() */
+    uint16_t header; /**< bytes */
+    bool merging;    /**< MRG_RXBUF */
+
+    /* counters, of frames but for `unusable` */
+    uint64_t taken;    /**< from the driver, good ones */
+    uint64_t refused;  /**< from the driver: malformed, too short or too long, an offload */
+    uint64_t put;      /**< into the driver's buffers */
+    uint64_t dropped;  /**< the driver's buffers did not suffice */
+    uint64_t unusable; /**< receive buffers completed empty: malformed, or shorter than a header */
+};
+
+/** A piece of memory as this CPU reaches it. */
+struct netdev_piece {
+    uint8_t *at;
+    uint32_t len;
+};
+
+/** A frame in the memory of its driver, who may change it at any time. */
+struct netdev_frame {
+    struct netdev_piece piece[NETDEV_PIECES]; /**< from `first` on, before `end` */
+    unsigned first;
+    unsigned end;
+    uint32_t length; /**< bytes of all pieces; 0: a refused frame */
+};
+
+/** The feature bits that it offers. */
+uint64_t netdev_features(void);
+
+/** Fills the device configuration: address, link up, MTU. Little-endian. VIRTIO 5.1.4. */
+void netdev_config(const struct netdev *dev, uint8_t config[NETDEV_CONFIG_SIZE]);
+
+/** Takes note of what the driver accepted: feature bits 0 to 63. Before the first frame. */
+void netdev_agree(struct netdev *dev, uint64_t features);
+
+/**
+ * Takes the next frame off the transmit queue. Its buffer is completed: the driver gets it back
+ * with the next virtq_device_flush(), so put the frame before.
+ * @return 1: a frame, or one that was refused: its length is 0; 0: none; or the VIRTQ_ERR_* that
+ * broke the queue. Bounded: one buffer a call. VIRTIO 5.1.6.2.
+ */
+VIRTIO_NODISCARD int netdev_take(struct netdev *dev, struct virtq_device *transmit,
+                                 struct netdev_frame *frame);
+
+/** Copies the first `len` bytes of a frame, which has as many, to private memory. */
+void netdev_peek(const struct netdev_frame *frame, uint8_t *to, uint32_t len);
+
+/**
+ * Puts a copy of a frame into buffers of the receive queue; shown to the driver by the next
+ * virtq_device_flush(). If they do not suffice the frame is dropped, and the buffers stay for a
+ * shorter one. A driver that breaks the queue is found out later, by virtq_device_error().
+ * VIRTIO 5.1.6.3, 5.1.6.4.
+ */
+void netdev_put(struct netdev *dev, struct virtq_device *receive, const struct netdev_frame *frame);
+
+#endif
