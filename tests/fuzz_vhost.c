@@ -37,11 +37,10 @@ static uint32_t answer(void *ctx, const struct virtq_chain *chain)
 
     CHECK(ctx == &backend && chain->readable + chain->writable <= VHU_SEGS);
     for (unsigned i = 0; i < (unsigned)chain->readable + chain->writable; i++) {
-        uint32_t len = chain->seg[i].len, run = len;
+        uint32_t len = chain->seg[i].len;
         uint8_t *at = vhu_backend_map(&backend, chain->seg[i].addr, len);
-        uint8_t *piece = vhu_backend_map_piece(&backend, chain->seg[i].addr, &run);
 
-        CHECK(run == len && at == piece);
+        CHECK((at == NULL) == (vhu_backend_region(&backend, chain->seg[i].addr) == NULL));
         if (at == NULL || len == 0)
             continue;
         at[0] = at[len - 1];

@@ -39,7 +39,7 @@ void netdev_config(const struct netdev *dev, uint8_t config[NETDEV_CONFIG_SIZE])
 
 /* 5.1.6.1: the last field of the header came with MRG_RXBUF, and is always there since VERSION_1.
  */
-void netdev_agree(struct netdev *dev, uint64_t features)
+void netdev_begin(struct netdev *dev, uint64_t features)
 {
     dev->merging = (features & BIT(NETDEV_FEATURE_MRG_RXBUF)) != 0;
     dev->header =
@@ -47,6 +47,22 @@ void netdev_agree(struct netdev *dev, uint64_t features)
 }
 
 /* ----- memory ----- */
+
+/* Where this CPU reaches `addr`, or NULL; cuts *len to what lies there in one piece. */
+static uint8_t *reach(struct netdev *dev, uint64_t addr, uint32_t *len)
+{
+    uint64_t at = addr - dev->near.addr;
+
+    if (VIRTIO_UNLIKELY(at >= dev->near.size)) {
+        dev->near.size = 0;
+        if (!dev->map(dev->map_ctx, addr, &dev->near))
+            return NULL;
+        at = addr - dev->near.addr;
+    }
+    if (VIRTIO_UNLIKELY(*len > dev->near.size - at))
+        *len = (uint32_t)(dev->near.size - at);
+    return dev->near.at + at;
+}
 
 static uint32_t smaller(uint32_t a, uint32_t b)
 {
@@ -59,26 +75,35 @@ static void clear(struct netdev_frame *frame)
     frame->length = 0;
 }
 
-/* Appends a segment, but no more than makes `most` bytes of all: false if some of it is no memory,
- * or there are too many pieces. */
-static bool append(const struct netdev *dev, struct netdev_frame *frame, struct virtq_seg seg,
-                   uint32_t most)
+/* Appends a segment, but no more than makes `most` bytes of all: false if some of it is no memory, or there
+ * are too many pieces. */
+static bool append(struct netdev *dev, struct netdev_frame *frame, struct virtq_seg seg, uint32_t most)
 {
     while (seg.len != 0 && frame->length != most) {
-        struct netdev_piece *piece = &frame->piece[frame->end];
+        uint32_t len = smaller(seg.len, most - frame->length);
+        uint8_t *at = frame->end != NETDEV_PIECES ? reach(dev, seg.addr, &len) : NULL;
 
-        if (frame->end == NETDEV_PIECES)
+        if (at == NULL)
             return false;
-        piece->len = smaller(seg.len, most - frame->length);
-        piece->at = dev->map(dev->map_ctx, seg.addr, &piece->len);
-        if (piece->at == NULL)
-            return false;
-        frame->end++;
-        frame->length += piece->len;
-        seg.addr += piece->len;
-        seg.len -= piece->len;
+        frame->piece[frame->end++] = (struct netdev_piece){at, len};
+        frame->length += len;
+        seg.addr += len;
+        seg.len -= len;
     }
     return true;
+}
+
+/* The common case, for either direction: is the chain one segment of `least` bytes or more, all of it in one
+ * piece? Where, or NULL. */
+static uint8_t *find_plain(struct netdev *dev, const struct virtq_chain *chain, uint32_t least)
+{
+    uint32_t len = chain->seg[0].len;
+    uint8_t *at;
+
+    if (chain->readable + chain->writable != 1 || len < least)
+        return NULL;
+    at = reach(dev, chain->seg[0].addr, &len);
+    return len == chain->seg[0].len ? at : NULL;
 }
 
 /* Leaves out the first `len` bytes of the first piece. */
@@ -106,7 +131,6 @@ void netdev_peek(const struct netdev_frame *frame, uint8_t *to, uint32_t len)
 
 static void skip(struct netdev_frame *frame, uint32_t len)
 {
-    frame->length -= len;
     while (len != 0) {
         uint32_t some = smaller(len, frame->piece[frame->first].len);
 
@@ -118,30 +142,57 @@ static void skip(struct netdev_frame *frame, uint32_t len)
 /* Leaves the header out, unless it asks for something that was not offered. */
 static bool strip(const struct netdev *dev, struct netdev_frame *frame)
 {
-    uint8_t header[NETDEV_HEADER_SIZE];
+    uint8_t header[NETDEV_HEADER_SIZE] = {0};
+    const uint8_t *seen = header;
 
-    netdev_peek(frame, header, dev->header);
-    skip(frame, dev->header);
-    return !(header[HEADER_FLAGS] & NEEDS_CSUM) && header[HEADER_GSO_TYPE] == GSO_NONE;
+    if (VIRTIO_LIKELY(frame->piece[0].len > dev->header)) {
+        seen = frame->piece[0].at;
+        advance(frame, dev->header);
+    } else {
+        netdev_peek(frame, header, dev->header);
+        skip(frame, dev->header);
+    }
+    frame->length -= dev->header;
+    return !(seen[HEADER_FLAGS] & NEEDS_CSUM) && seen[HEADER_GSO_TYPE] == GSO_NONE;
 }
 
-static bool find_frame(const struct netdev *dev, const struct virtq_chain *chain,
-                       struct netdev_frame *frame)
+static bool find_pieces(struct netdev *dev, const struct virtq_chain *chain, uint32_t most,
+                        struct netdev_frame *frame)
+{
+    clear(frame);
+    for (unsigned i = 0; i < chain->readable; i++) {
+        if (!append(dev, frame, chain->seg[i], most))
+            return false;
+    }
+    return true;
+}
+
+/* The memory of a popped frame and its header. The driver's CPU wrote it last: it is asked for now and looked
+ * at when it is here. */
+static bool find_frame(struct netdev *dev, const struct virtq_chain *chain, struct netdev_frame *frame)
 {
     uint32_t shortest = dev->header + (uint32_t)NETDEV_FRAME_MIN;
     uint32_t longest = dev->header + (uint32_t)dev->mtu + NETDEV_FRAME_EXTRA;
+    uint8_t *at = find_plain(dev, chain, shortest);
 
-    clear(frame);
     if (chain->writable != 0)
         return false;
-    for (unsigned i = 0; i < chain->readable; i++) {
-        if (!append(dev, frame, chain->seg[i], longest + 1))
-            return false;
+    if (VIRTIO_LIKELY(at != NULL)) {
+        frame->piece[0] = (struct netdev_piece){at, chain->seg[0].len};
+        frame->first = 0;
+        frame->end = 1;
+        frame->length = chain->seg[0].len;
+    } else if (!find_pieces(dev, chain, longest + 1, frame)) {
+        return false;
     }
-    return frame->length >= shortest && frame->length <= longest && strip(dev, frame);
+    if (frame->length < shortest || frame->length > longest)
+        return false;
+    __builtin_prefetch(frame->piece[0].at);
+    return true;
 }
 
-int netdev_take(struct netdev *dev, struct virtq_device *transmit, struct netdev_frame *frame)
+/* 1: a buffer, completed, and its frame, of length 0 if it is none; 0; or an error. */
+static int take_one(struct netdev *dev, struct virtq_device *transmit, struct netdev_frame *frame)
 {
     struct virtq_seg seg[NETDEV_PIECES];
     struct virtq_chain chain;
@@ -152,21 +203,37 @@ int netdev_take(struct netdev *dev, struct virtq_device *transmit, struct netdev
     rc = virtq_device_pop(transmit, &chain);
     if (rc == 0 || (rc < 0 && !virtq_err_names_chain(rc)))
         return rc;
-    if (rc == 1 && find_frame(dev, &chain, frame)) {
+    if (VIRTIO_LIKELY(rc == 1 && find_frame(dev, &chain, frame))) {
         virtq_device_push_full(transmit, chain.token, 0);
-        dev->taken++;
         return 1;
     }
     virtq_device_push(transmit, chain.token, 0);
     frame->length = 0;
-    dev->refused++;
     return 1;
+}
+
+unsigned netdev_take(struct netdev *dev, struct virtq_device *transmit, struct netdev_frame *frame,
+                     unsigned most)
+{
+    unsigned count = 0;
+
+    while (count < most && take_one(dev, transmit, &frame[count]) == 1)
+        count++;
+    for (unsigned i = 0; i < count; i++) {
+        if (VIRTIO_LIKELY(frame[i].length != 0 && strip(dev, &frame[i]))) {
+            dev->taken++;
+        } else {
+            frame[i].length = 0;
+            dev->refused++;
+        }
+    }
+    return count;
 }
 
 /* ----- to the driver ----- */
 
 /* Room in a popped buffer, as far as it is needed. The first one holds the header as a whole. */
-static bool append_buffer(const struct netdev *dev, const struct virtq_chain *chain, uint32_t need,
+static bool append_buffer(struct netdev *dev, const struct virtq_chain *chain, uint32_t need,
                           struct room *room)
 {
     uint32_t before = room->memory.length;
@@ -184,7 +251,7 @@ static bool append_buffer(const struct netdev *dev, const struct virtq_chain *ch
 
 /* Pops buffers for `need` bytes: 1; 0: there are not enough; -1: the first one holds no frame at
  * all, its token is room->token[0]. */
-static int find_room(const struct netdev *dev, struct virtq_device *receive, uint32_t need,
+static int find_room(struct netdev *dev, struct virtq_device *receive, uint32_t need,
                      struct room *room)
 {
     unsigned most = dev->merging ? NETDEV_BUFFERS : 1;
@@ -236,7 +303,8 @@ static void deliver(const struct netdev *dev, struct virtq_device *receive, stru
         fill(&room->memory, frame->piece[i].at, frame->piece[i].len);
 }
 
-void netdev_put(struct netdev *dev, struct virtq_device *receive, const struct netdev_frame *frame)
+/* The buffers that a frame needs, one or several, of any shape. */
+static void put_pieces(struct netdev *dev, struct virtq_device *receive, const struct netdev_frame *frame)
 {
     struct virtq_device before = *receive; /* all that a pop changes */
     struct room room;
@@ -254,4 +322,41 @@ void netdev_put(struct netdev *dev, struct virtq_device *receive, const struct n
     } else if (virtq_device_error(receive) == 0) {
         *receive = before;
     }
+}
+
+/* A frame of one piece for a buffer that is plain; false: it is not, or there is none, and none is popped. */
+static bool put_plain(struct netdev *dev, struct virtq_device *receive, const struct netdev_frame *frame)
+{
+    static const uint8_t header[NETDEV_HEADER_SIZE] = {[HEADER_BUFFERS] = 1};
+    uint32_t need = NETDEV_HEADER_SIZE + frame->length;
+    struct virtq_device before = *receive;
+    struct virtq_seg seg[1];
+    struct virtq_chain chain;
+    uint8_t *at = NULL;
+    int rc;
+
+    chain.seg = seg;
+    chain.capacity = 1;
+    rc = virtq_device_pop(receive, &chain);
+    if (rc == 1 && chain.writable == 1)
+        at = find_plain(dev, &chain, need);
+    if (VIRTIO_LIKELY(at != NULL)) {
+        virtq_device_push(receive, chain.token, need);
+        __builtin_memcpy(at, header, NETDEV_HEADER_SIZE);
+        __builtin_memcpy(at + NETDEV_HEADER_SIZE, frame->piece[frame->first].at, frame->length);
+        return true;
+    }
+    if (virtq_device_error(receive) == 0)
+        *receive = before;
+    return false;
+}
+
+void netdev_put(struct netdev *dev, struct virtq_device *receive, const struct netdev_frame *frame)
+{
+    bool plain = frame->end - frame->first == 1 && dev->header == NETDEV_HEADER_SIZE;
+
+    if (VIRTIO_LIKELY(plain && put_plain(dev, receive, frame)))
+        dev->put++;
+    else
+        put_pieces(dev, receive, frame);
 }

@@ -13,9 +13,10 @@
  *
  * Serialise all calls on one device. A round of an echo, with both queues:
  *
- *     for (left = 32; left != 0 && (rc = netdev_take(&dev, transmit, &frame)) == 1; left--)
- *         if (frame.length != 0)
- *             netdev_put(&dev, receive, &frame);
+ *     count = netdev_take(&dev, transmit, frame, 32);
+ *     for (i = 0; i < count; i++)
+ *         if (frame[i].length != 0)
+ *             netdev_put(&dev, receive, &frame[i]);
  *     flush both, interrupt where virtq_device_irq_due() says so
  */
 #ifndef EXAMPLES_DEVICE_NET_H
@@ -46,18 +47,25 @@ enum {
     NETDEV_BUFFERS = 64 /**< that one frame takes with MRG_RXBUF */
 };
 
+/** Guest memory from `addr` on that this CPU reaches in one piece. */
+struct netdev_span {
+    uint64_t addr;
+    uint64_t size; /**< bytes */
+    uint8_t *at;
+};
+
 /** A network interface, and the driver memory that it works on. The caller sets the first part. */
 struct netdev {
-    /** Where this CPU reaches guest memory at `addr`; cuts *len to the bytes that lie there in one
-     * piece, at least 1. NULL: it is no memory. */
-    void *(*map)(void *ctx, uint64_t addr, uint32_t *len);
+    /** Finds the piece of guest memory that `addr` lies in; false: it is no memory. */
+    bool (*map)(void *ctx, uint64_t addr, struct netdev_span *span);
     void *map_ctx;
     uint8_t mac[NETDEV_MAC_SIZE];
     uint16_t mtu; /**< NETDEV_MTU_MIN at least; longer frames are refused */
 
-    /* set by netdev_agree() */
-    uint16_t header; /**< bytes */
-    bool merging;    /**< MRG_RXBUF */
+    /* set by netdev_begin() */
+    uint16_t header;         /**< bytes */
+    bool merging;            /**< MRG_RXBUF */
+    struct netdev_span near; /**< memory that was used last */
 
     /* counters, of frames but for `unusable` */
     uint64_t taken;    /**< from the driver, good ones */
@@ -87,17 +95,19 @@ uint64_t netdev_features(void);
 /** Fills the device configuration: address, link up, MTU. Little-endian. VIRTIO 5.1.4. */
 void netdev_config(const struct netdev *dev, uint8_t config[NETDEV_CONFIG_SIZE]);
 
-/** Takes note of what the driver accepted: feature bits 0 to 63. Before the first frame. */
-void netdev_agree(struct netdev *dev, uint64_t features);
+/** Before the first frame, and whenever the features that the driver accepted (bits 0 to 63) or its
+ * memory may have changed. Cheap enough for each round. */
+void netdev_begin(struct netdev *dev, uint64_t features);
 
 /**
- * Takes the next frame off the transmit queue. Its buffer is completed: the driver gets it back
- * with the next virtq_device_flush(), so put the frame before.
- * @return 1: a frame, or one that was refused: its length is 0; 0: none; or the VIRTQ_ERR_* that
- * broke the queue. Bounded: one buffer a call. VIRTIO 5.1.6.2.
+ * Takes up to `most` frames off the transmit queue. Their buffers are completed: the driver gets
+ * them back with the next virtq_device_flush(), so put the frames before. A driver that breaks the
+ * queue is found out by virtq_device_error().
+ * @param frame  filled in; one that was refused has length 0
+ * @return how many. VIRTIO 5.1.6.2.
  */
-VIRTIO_NODISCARD int netdev_take(struct netdev *dev, struct virtq_device *transmit,
-                                 struct netdev_frame *frame);
+VIRTIO_NODISCARD unsigned netdev_take(struct netdev *dev, struct virtq_device *transmit,
+                                      struct netdev_frame *frame, unsigned most);
 
 /** Copies the first `len` bytes of a frame, which has as many, to private memory. */
 void netdev_peek(const struct netdev_frame *frame, uint8_t *to, uint32_t len);

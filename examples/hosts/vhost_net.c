@@ -73,6 +73,11 @@ static struct station *station_of(const uint8_t *mac)
     return &stations[(mac[5] + 31u * mac[4] + 7u * mac[3]) % STATIONS];
 }
 
+static unsigned lowest(unsigned set)
+{
+    return (unsigned)__builtin_ctz(set);
+}
+
 static void learn(const uint8_t *mac, unsigned port)
 {
     struct station *station = station_of(mac);
@@ -115,8 +120,10 @@ static struct vhu_queue *receive_queue(unsigned port)
  */
 static void forward(unsigned to, const struct netdev_frame *frame)
 {
-    for (unsigned i = 0; to >> i != 0; i++) {
-        if (to >> i & 1 && vhu_queue_ready(receive_queue(i)))
+    for (; to != 0; to &= to - 1) {
+        unsigned i = lowest(to);
+
+        if (vhu_queue_ready(receive_queue(i)))
             netdev_put(&ports[i].net, &receive_queue(i)->ring, frame);
     }
 }
@@ -124,12 +131,14 @@ static void forward(unsigned to, const struct netdev_frame *frame)
 /* Shows the drivers what came. A driver that broke its queue hears of it when that is served. */
 static void flush(unsigned to)
 {
-    for (unsigned i = 0; to >> i != 0; i++) {
-        if (!(to >> i & 1) || !vhu_queue_ready(receive_queue(i)))
+    for (; to != 0; to &= to - 1) {
+        struct vhu_queue *receive = receive_queue(lowest(to));
+
+        if (!vhu_queue_ready(receive))
             continue;
-        vhu_queue_flush(receive_queue(i));
-        if (virtq_device_error(&receive_queue(i)->ring) != 0)
-            vhu_queue_wake(receive_queue(i));
+        vhu_queue_flush(receive);
+        if (virtq_device_error(&receive->ring) != 0)
+            vhu_queue_wake(receive);
     }
 }
 
@@ -145,24 +154,25 @@ static int doze(struct port *port, struct vhu_queue *queue)
 
 static int serve_transmit(struct port *port, struct vhu_queue *queue)
 {
-    struct netdev_frame frame;
-    unsigned left = BATCH, to, reached = 0;
-    int rc = 1;
+    static struct netdev_frame frames[BATCH];
+    unsigned count, to, reached = 0;
 
     if (!port->awake)
         virtq_device_kick_off(&queue->ring);
     port->awake = true;
-    for (; left != 0 && (rc = netdev_take(&port->net, &queue->ring, &frame)) == 1; left--) {
-        to = frame.length != 0 ? targets(port, &frame) : 0;
-        forward(to, &frame);
+    count = netdev_take(&port->net, &queue->ring, frames, BATCH);
+    if (count == 0)
+        return virtq_device_error(&queue->ring) != 0 ? virtq_device_error(&queue->ring)
+                                                     : doze(port, queue);
+    for (unsigned i = 0; i < count; i++) {
+        to = frames[i].length != 0 ? targets(port, &frames[i]) : 0;
+        forward(to, &frames[i]);
         reached |= to;
     }
-    if (left == BATCH)
-        return rc < 0 ? rc : doze(port, queue);
     flush(reached);
     vhu_queue_flush(queue);
     port->idle = 0;
-    return rc < 0 ? rc : 1;
+    return 1;
 }
 
 /* New buffers are found when a frame comes. */
@@ -176,11 +186,21 @@ static int serve(void *ctx, struct vhu_queue *queue)
 {
     struct port *port = ctx;
 
-    netdev_agree(&port->net, queue->backend->accepted);
+    netdev_begin(&port->net, queue->backend->accepted);
     return queue->index == NETDEV_TRANSMIT ? serve_transmit(port, queue) : serve_receive(queue);
 }
 
 static const struct vhu_ops ops = {serve, log_line};
+
+static bool map(void *ctx, uint64_t addr, struct netdev_span *span)
+{
+    const struct vhu_mapping *mapping = vhu_backend_region(ctx, addr);
+
+    if (mapping == NULL)
+        return false;
+    *span = (struct netdev_span){mapping->guest_addr, mapping->size, mapping->host};
+    return true;
+}
 
 /* ----- the process ----- */
 
@@ -214,7 +234,7 @@ static void set_up(const struct options *options, unsigned number)
     struct port *port = &ports[number];
 
     port->number = number;
-    port->net.map = vhu_backend_map_piece;
+    port->net.map = map;
     port->net.map_ctx = backend;
     port->net.mtu = options->mtu;
     memcpy(port->net.mac, options->mac, NETDEV_MAC_SIZE);

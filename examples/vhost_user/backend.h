@@ -145,7 +145,10 @@ int vhu_run(struct vhu_backend *backend, unsigned count, int stop);
 /* ----- for the device, inside serve() ----- */
 
 /** May a device work on a queue whose serve() this is not? */
-bool vhu_queue_ready(const struct vhu_queue *queue);
+static inline bool vhu_queue_ready(const struct vhu_queue *queue)
+{
+    return queue->live && queue->enabled && !queue->broken;
+}
 
 /** As virtq_device_pop(), with no segment across two regions of memory: each can be mapped as a whole,
  *  or is not memory. */
@@ -160,8 +163,8 @@ void vhu_queue_flush(struct vhu_queue *queue);
 /** Where guest memory is, all `len` bytes of it, or NULL: a `map` hook whose ctx is the back-end. */
 void *vhu_backend_map(void *backend, uint64_t addr, uint32_t len);
 
-/** The same where memory ends in the middle: cuts *len to the bytes that lie in one piece. */
-void *vhu_backend_map_piece(void *backend, uint64_t addr, uint32_t *len);
+/** The region of guest memory that `addr` lies in, or NULL; until serve() returns. */
+const struct vhu_mapping *vhu_backend_region(const struct vhu_backend *backend, uint64_t addr);
 
 /** A whole serve(): answers the available buffers one after the other, malformed ones with nothing.
  *  @param answer  carries out a buffer; returns the bytes written to it, or VHU_LATER: the buffer

@@ -97,17 +97,11 @@ void *vhu_map_user(const struct vhu_map *map, uint64_t addr, uint64_t len)
     return NULL;
 }
 
-void *vhu_map_piece(const struct vhu_map *map, uint64_t addr, uint32_t *len)
+const struct vhu_mapping *vhu_map_region(const struct vhu_map *map, uint64_t addr)
 {
     for (unsigned i = 0; i < map->count; i++) {
-        const struct vhu_mapping *m = &map->mapping[i];
-        uint64_t at = addr - m->guest_addr;
-
-        if (at >= m->size)
-            continue;
-        if (*len > m->size - at)
-            *len = (uint32_t)(m->size - at);
-        return m->host + at;
+        if (addr - map->mapping[i].guest_addr < map->mapping[i].size)
+            return &map->mapping[i];
     }
     return NULL;
 }

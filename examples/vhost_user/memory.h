@@ -37,7 +37,7 @@ void *vhu_map_guest(const struct vhu_map *map, uint64_t addr, uint64_t len);
 /** Likewise for an address of the front-end: those of the rings. */
 void *vhu_map_user(const struct vhu_map *map, uint64_t addr, uint64_t len);
 
-/** Where this process reaches guest address `addr`, or NULL; cuts *len to what its region still holds. */
-void *vhu_map_piece(const struct vhu_map *map, uint64_t addr, uint32_t *len);
+/** The region that guest address `addr` lies in, or NULL. */
+const struct vhu_mapping *vhu_map_region(const struct vhu_map *map, uint64_t addr);
 
 #endif

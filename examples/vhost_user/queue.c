@@ -263,14 +263,9 @@ void *vhu_backend_map(void *backend, uint64_t addr, uint32_t len)
     return vhu_map_guest(&((struct vhu_backend *)backend)->map, addr, len);
 }
 
-void *vhu_backend_map_piece(void *backend, uint64_t addr, uint32_t *len)
+const struct vhu_mapping *vhu_backend_region(const struct vhu_backend *backend, uint64_t addr)
 {
-    return vhu_map_piece(&((struct vhu_backend *)backend)->map, addr, len);
-}
-
-bool vhu_queue_ready(const struct vhu_queue *queue)
-{
-    return queue->live && queue->enabled && !queue->broken;
+    return vhu_map_region(&backend->map, addr);
 }
 
 /* Cuts the segments that lie in two regions, which are neighbours for the driver only. */
@@ -278,17 +273,18 @@ static int cut(const struct vhu_map *map, struct virtq_chain *chain)
 {
     for (uint32_t i = 0; i < (uint32_t)chain->readable + chain->writable; i++) {
         uint32_t count = (uint32_t)chain->readable + chain->writable;
-        uint32_t run = chain->seg[i].len;
+        const struct vhu_mapping *region = vhu_map_region(map, chain->seg[i].addr);
+        uint64_t run = region != NULL ? region->size - (chain->seg[i].addr - region->guest_addr) : 0;
 
-        if (vhu_map_piece(map, chain->seg[i].addr, &run) == NULL || run == chain->seg[i].len)
+        if (run == 0 || run >= chain->seg[i].len)
             continue;
         if (count == chain->capacity)
             return VIRTQ_ERR_CHAIN_CAPACITY;
         for (uint32_t to = count; to > i; to--)
             chain->seg[to] = chain->seg[to - 1];
-        chain->seg[i].len = run;
+        chain->seg[i].len = (uint32_t)run;
         chain->seg[i + 1].addr += run;
-        chain->seg[i + 1].len -= run;
+        chain->seg[i + 1].len -= (uint32_t)run;
         if (i < chain->readable)
             chain->readable++;
         else
