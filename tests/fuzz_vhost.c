@@ -214,7 +214,6 @@ static void open_backend(void)
     backend.config = config;
     backend.config_length = sizeof(config);
     backend.queue_count = QUEUES;
-    backend.keeps_inflight = true;
     vhu_backend_init(&backend);
     asked = 0;
 }

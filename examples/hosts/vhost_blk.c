@@ -181,7 +181,6 @@ static int set_up(struct daemon *daemon, const struct options *options)
     daemon->backend.config = daemon->config;
     daemon->backend.config_length = sizeof(daemon->config);
     daemon->backend.queue_count = options->queues;
-    daemon->backend.keeps_inflight = true;
     vhu_backend_init(&daemon->backend);
     return 0;
 }

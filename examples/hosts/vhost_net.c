@@ -7,26 +7,21 @@
  * memory-backend=m \ -chardev socket,id=c,path=a.sock -netdev vhost-user,id=n,chardev=c -device
  * virtio-net-pci,netdev=n ...
  */
-#define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "../device/net.h"
-#include "../vhost_user/backend.h"
+#include "vhost_daemon.h"
 
-enum { STATUS_OK = 0, STATUS_FAILED = 1, STATUS_USAGE = 2 };
 enum {
     PORTS = VHU_BACKENDS,
     QUEUES = 2,
     BATCH = 32,      /* frames between two flushes */
     PATIENCE = 1000, /* turns without a frame, before a queue asks for kicks again */
     STATIONS = 256,
-    MTU = 1500
+    MTU = 1500,
+    LINE = 80
 };
 
 /* A connection of the switch. */
@@ -50,13 +45,12 @@ static struct port ports[PORTS];
 static struct vhu_backend backends[PORTS];
 static unsigned port_count;
 static struct station stations[STATIONS];
-static int stop_pipe[2];
 
 static void log_line(void *ctx, const char *line)
 {
     const struct port *port = ctx;
 
-    fprintf(stderr, "vhost-net: port %u: %s\n", port->number, line);
+    vhost_daemon_say("port %u: %s", port->number, line);
 }
 
 /* ----- where a frame goes: a set of ports, one bit each ----- */
@@ -190,7 +184,7 @@ static int serve(void *ctx, struct vhu_queue *queue)
     return queue->index == NETDEV_TRANSMIT ? serve_transmit(port, queue) : serve_receive(queue);
 }
 
-static const struct vhu_ops ops = {serve, log_line};
+static const struct vhu_ops ops = {.serve = serve, .log = log_line};
 
 static bool map(void *ctx, uint64_t addr, struct netdev_span *span)
 {
@@ -203,24 +197,6 @@ static bool map(void *ctx, uint64_t addr, struct netdev_span *span)
 }
 
 /* ----- the process ----- */
-
-static void on_signal(int number)
-{
-    char byte = (char)number;
-
-    if (write(stop_pipe[1], &byte, 1) < 0)
-        return; /* full: it is being told already */
-}
-
-static int catch_signals(void)
-{
-    struct sigaction action = {0};
-
-    action.sa_handler = on_signal;
-    action.sa_flags = SA_RESTART;
-    return pipe(stop_pipe) != 0 || fcntl(stop_pipe[1], F_SETFL, O_NONBLOCK) != 0 ||
-           sigaction(SIGTERM, &action, NULL) != 0 || sigaction(SIGINT, &action, NULL) != 0;
-}
 
 struct options {
     uint8_t mac[NETDEV_MAC_SIZE]; /* of port 0 */
@@ -246,41 +222,30 @@ static void set_up(const struct options *options, unsigned number)
     backend->config = port->config;
     backend->config_length = sizeof(port->config);
     backend->queue_count = QUEUES;
+    backend->batches = true;
     vhu_backend_init(backend);
 }
 
-static void complain(const char *path)
+static int open_port(const struct port *port)
 {
-    fprintf(stderr, "vhost-net: %s: %s\n", path, strerror(errno));
-}
+    const uint8_t *mac = port->net.mac;
+    char about[LINE];
 
-static bool open_port(unsigned number)
-{
-    const uint8_t *mac = ports[number].net.mac;
-
-    backends[number].listening = vhu_listen(ports[number].path);
-    if (backends[number].listening < 0) {
-        complain(ports[number].path);
-        return false;
-    }
-    fprintf(stderr, "vhost-net: port %u: %02x:%02x:%02x:%02x:%02x:%02x%s, at %s\n", number, mac[0],
-            mac[1], mac[2], mac[3], mac[4], mac[5], port_count == 1 ? ", an echo" : "",
-            ports[number].path);
-    return true;
+    snprintf(about, sizeof(about), "port %u: %02x:%02x:%02x:%02x:%02x:%02x%s", port->number, mac[0],
+             mac[1], mac[2], mac[3], mac[4], mac[5], port_count == 1 ? ", an echo" : "");
+    return vhost_daemon_open(&backends[port->number], port->path, about);
 }
 
 static void close_port(const struct port *port)
 {
     const struct netdev *net = &port->net;
 
-    close(backends[port->number].listening);
-    unlink(port->path);
-    fprintf(stderr,
-            "vhost-net: port %u: %llu frames from the driver, %llu refused; %llu to the driver, "
-            "%llu dropped, %llu buffers unusable\n",
-            port->number, (unsigned long long)net->taken, (unsigned long long)net->refused,
-            (unsigned long long)net->put, (unsigned long long)net->dropped,
-            (unsigned long long)net->unusable);
+    vhost_daemon_close(&backends[port->number]);
+    vhost_daemon_say("port %u: %llu frames from the driver, %llu refused; %llu to the driver, "
+                     "%llu dropped, %llu buffers unusable",
+                     port->number, (unsigned long long)net->taken, (unsigned long long)net->refused,
+                     (unsigned long long)net->put, (unsigned long long)net->dropped,
+                     (unsigned long long)net->unusable);
 }
 
 static int serve_ports(const struct options *options)
@@ -290,13 +255,10 @@ static int serve_ports(const struct options *options)
 
     for (unsigned i = 0; i < port_count; i++)
         set_up(options, i);
-    while (open < port_count && open_port(open))
+    while (open < port_count && open_port(&ports[open]) == 0)
         open++;
-    if (open == port_count) {
-        rc = vhu_run(backends, port_count, stop_pipe[0]);
-        if (rc != 0)
-            perror("vhost-net");
-    }
+    if (open == port_count)
+        rc = vhost_daemon_serve(backends, port_count);
     while (open != 0)
         close_port(&ports[--open]);
     return rc == 0 ? STATUS_OK : STATUS_FAILED;
@@ -370,9 +332,7 @@ int main(int argc, char **argv)
         return usage(stdout, STATUS_OK);
     if (!parse(argc, argv, &options))
         return usage(stderr, STATUS_USAGE);
-    if (catch_signals() != 0) {
-        perror("vhost-net");
+    if (vhost_daemon_begin("vhost-net") != 0)
         return STATUS_FAILED;
-    }
     return serve_ports(&options);
 }

@@ -20,7 +20,7 @@ enum { LINE = 160, ALIGN_INFLIGHT = 8 };
 
 static const uint64_t protocol_features =
     BIT(VHU_PROTOCOL_MQ) | BIT(VHU_PROTOCOL_REPLY_ACK) | BIT(VHU_PROTOCOL_BACKEND_REQ) |
-    BIT(VHU_PROTOCOL_CONFIG) | BIT(VHU_PROTOCOL_RESET_DEVICE);
+    BIT(VHU_PROTOCOL_CONFIG) | BIT(VHU_PROTOCOL_INFLIGHT_SHMFD) | BIT(VHU_PROTOCOL_RESET_DEVICE);
 
 static const uint64_t ring_features =
     BIT(VIRTIO_FEATURE_INDIRECT_DESC) | BIT(VIRTIO_FEATURE_EVENT_IDX) |
@@ -80,7 +80,7 @@ static const char *set_features(const struct call *call)
 
 static uint64_t offered_protocol(const struct vhu_backend *backend)
 {
-    return protocol_features | (backend->keeps_inflight ? BIT(VHU_PROTOCOL_INFLIGHT_SHMFD) : 0);
+    return protocol_features & ~(backend->batches ? BIT(VHU_PROTOCOL_INFLIGHT_SHMFD) : 0);
 }
 
 static const char *get_protocol_features(const struct call *call)

@@ -81,8 +81,8 @@ struct vhu_backend {
     const uint8_t *config; /**< device configuration */
     uint16_t config_length;
     uint16_t queue_count; /**< at most VHU_QUEUES */
-    bool keeps_inflight;  /**< offer to remember what is in flight for the next back-end: the device then
-                               pops and pushes by vhu_queue_pop() and vhu_queue_push(), one by one */
+    bool batches;         /**< the device has several buffers between pop and push, not by vhu_queue_pop():
+                               what is in flight cannot be remembered for the next back-end */
     int listening;        /**< of vhu_listen(), for vhu_run() */
 
     uint64_t accepted; /**< features that the driver accepted, for the device to read */
