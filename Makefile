@@ -98,6 +98,7 @@ $(BUILD)/vhost-console: $(VHOST_CONSOLE) $(ALL_HEADERS) | $(BUILD)
 	$(COMPILE) $(VHOST_CONSOLE) -o $@
 vhost-peers: vhost $(BUILD)/qtest-rng
 	tests/vhost.py $(BUILD)/vhost-blk
+	tests/vhost_net.py $(BUILD)/vhost-net
 	tests/vhost_console.py $(BUILD)/vhost-console
 	tests/vhost_rng.py $(BUILD)/vhost-rng $(BUILD)/qtest-rng
 
@@ -122,6 +123,7 @@ peers: qtest vhost-front vhost
 	tests/peers.sh $(BUILD)/qtest-blk $(BUILD)/qtest-rng
 	tests/vhost_front.sh $(BUILD)/vhost-front-blk all $(BUILD)/vhost-blk
 	tests/vhost.py $(BUILD)/vhost-blk
+	tests/vhost_net.py $(BUILD)/vhost-net
 	tests/vhost_console.py $(BUILD)/vhost-console
 	tests/vhost_rng.py $(BUILD)/vhost-rng $(BUILD)/qtest-rng
 	tests/vhost_dpdk.sh $(BUILD)/vhost-front-net all || [ $$? = 77 ]

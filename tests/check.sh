@@ -27,6 +27,7 @@ vmm="examples/hosts/vmm.c examples/device/blk.c examples/device/function.c examp
 vhost_backend="examples/hosts/vhost_daemon.c examples/vhost_user/backend.c examples/vhost_user/queue.c examples/vhost_user/loop.c
     examples/vhost_user/memory.c examples/vhost_user/inflight.c"
 vhost_blk="examples/hosts/vhost_blk.c examples/device/blk.c $vhost_backend"
+vhost_net="examples/hosts/vhost_net.c examples/device/net.c $vhost_backend"
 vhost_console="examples/hosts/vhost_console.c examples/device/console.c $vhost_backend"
 vhost_rng="examples/hosts/vhost_rng.c $vhost_backend"
 rtos="examples/rtos/rtos_blk.c examples/driver/blk.c examples/device/blk.c examples/device/function.c"
@@ -240,6 +241,11 @@ qemu_devices() {
     step "vhost-blk builds, gcc, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize $vhost_blk \
         -o $build/vhost-blk
     step "vhost-blk under Linux's driver and bad messages" tests/vhost.py --quick $build/vhost-blk
+    step "vhost-net builds, clang" clang -std=c11 -O2 $common $vhost_net -o $build/vhost-net-clang
+    step "vhost-net builds, gcc, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize $vhost_net \
+        -o $build/vhost-net
+    step "vhost-net under DPDK's and Linux's drivers and bad messages" tests/vhost_net.py --quick \
+        $build/vhost-net
     step "vhost-console builds, clang" clang -std=c11 -O2 $common $vhost_console \
         -o $build/vhost-console-clang
     step "vhost-console builds, gcc, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize \

@@ -71,7 +71,7 @@ struct netdev {
     uint64_t taken;    /**< from the driver, good ones */
     uint64_t refused;  /**< from the driver: malformed, too short or too long, an offload */
     uint64_t put;      /**< into the driver's buffers */
-    uint64_t dropped;  /**< the driver's buffers did not suffice */
+    uint64_t dropped;  /**< the driver had not enough buffers */
     uint64_t unusable; /**< receive buffers completed empty: malformed, or shorter than a header */
 };
 

@@ -119,6 +119,8 @@ static void forward(unsigned to, const struct netdev_frame *frame)
 
         if (vhu_queue_ready(receive_queue(i)))
             netdev_put(&ports[i].net, &receive_queue(i)->ring, frame);
+        else
+            ports[i].net.dropped++;
     }
 }
 
