@@ -29,7 +29,7 @@ VHOST_RNG = examples/hosts/vhost_rng.c $(VHOST_BACKEND)
 VHOST_CONSOLE = examples/hosts/vhost_console.c examples/device/console.c $(VHOST_BACKEND)
 ALL_HEADERS = $(HEADERS) $(wildcard examples/*/*.h)
 
-.PHONY: help demo vhost vhost-peers qtest vhost-front vmm lspci check headers qemu peers bench bench-count \
+.PHONY: help demo vhost vhost-peers vhost-bench qtest vhost-front vmm lspci check headers qemu peers bench bench-count \
     size ablation fuzz trace docs install clean
 
 help:
@@ -38,8 +38,9 @@ help:
 	@echo 'make qtest        build build/qtest-blk and build/qtest-rng, which drive devices of QEMU'
 	@echo 'make vhost-front  build build/vhost-front-blk and -net, which drive vhost-user devices, no VM'
 	@echo 'make vmm          build build/vmm, which runs a guest on KVM with a disk of this library'
-	@echo 'make vhost        build build/vhost-blk, -console, -rng: devices for virtual machines over vhost-user'
+	@echo 'make vhost        build build/vhost-blk, -net, -console, -rng: devices for virtual machines over vhost-user'
 	@echo 'make vhost-peers  Linux and QEMU use them: file systems are made on the disk; and bad messages'
+	@echo 'make vhost-bench [QUICK=1]  frames a second of vhost-net, beside the back-end of DPDK'
 	@echo 'make lspci        build build/virtio-lspci, which shows the virtio side of PCI functions'
 	@echo 'make qemu         the runs against QEMU alone'
 	@echo 'make run BOARD=aarch64-virt DEVICE=blk  a bare-metal program on a machine of QEMU'
