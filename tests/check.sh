@@ -35,7 +35,7 @@ rtos_config='-Itests/support/rtos -DVIRTIO_CONFIG_FILE="examples/rtos/virtio_por
 parts="examples/driver/blk.c examples/device/blk.c examples/device/function.c examples/device/msix.c"
 net="examples/driver/net.c examples/device/function.c examples/boards/programs/net/stack.c"
 suites="ring_test packed_test feature_test platform_test caps_test driver_test transport_test
-    loopback_test single_format_test device_test net_test console_test"
+    loopback_test single_format_test device_test net_test netdev_test console_test"
 lite="-Itests/support/lite"
 lane=alone
 export CRITERION_JOBS=1
@@ -102,6 +102,7 @@ sources() { # of a suite
     case $1 in
     transport_test) echo "tests/$1.c $parts" ;;
     net_test) echo "tests/$1.c $net" ;;
+    netdev_test) echo "tests/$1.c examples/device/net.c" ;;
     console_test) echo "tests/$1.c examples/driver/console.c examples/device/function.c" ;;
     *) echo "tests/$1.c" ;;
     esac

@@ -327,7 +327,7 @@ static void put_pieces(struct netdev *dev, struct virtq_device *receive, const s
 /* A frame of one piece for a buffer that is plain; false: it is not, or there is none, and none is popped. */
 static bool put_plain(struct netdev *dev, struct virtq_device *receive, const struct netdev_frame *frame)
 {
-    static const uint8_t header[NETDEV_HEADER_SIZE] = {[HEADER_BUFFERS] = 1};
+    static const uint8_t header[NETDEV_HEADER_SIZE] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0};
     uint32_t need = NETDEV_HEADER_SIZE + frame->length;
     struct virtq_device before = *receive;
     struct virtq_seg seg[1];
