@@ -44,6 +44,7 @@ void netdev_begin(struct netdev *dev, uint64_t features)
     dev->merging = (features & BIT(NETDEV_FEATURE_MRG_RXBUF)) != 0;
     dev->header =
         dev->merging || features & BIT(FEATURE_VERSION_1) ? NETDEV_HEADER_SIZE : LEGACY_HEADER_SIZE;
+    dev->near.size = 0;
 }
 
 /* ----- memory ----- */
@@ -54,7 +55,6 @@ static uint8_t *reach(struct netdev *dev, uint64_t addr, uint32_t *len)
     uint64_t at = addr - dev->near.addr;
 
     if (VIRTIO_UNLIKELY(at >= dev->near.size)) {
-        dev->near.size = 0;
         if (!dev->map(dev->map_ctx, addr, &dev->near))
             return NULL;
         at = addr - dev->near.addr;
@@ -75,9 +75,10 @@ static void clear(struct netdev_frame *frame)
     frame->length = 0;
 }
 
-/* Appends a segment, but no more than makes `most` bytes of all: false if some of it is no memory, or there
- * are too many pieces. */
-static bool append(struct netdev *dev, struct netdev_frame *frame, struct virtq_seg seg, uint32_t most)
+/* Appends a segment, but no more than makes `most` bytes of all: false if some of it is no memory,
+ * or there are too many pieces. */
+static bool append(struct netdev *dev, struct netdev_frame *frame, struct virtq_seg seg,
+                   uint32_t most)
 {
     while (seg.len != 0 && frame->length != most) {
         uint32_t len = smaller(seg.len, most - frame->length);
@@ -93,8 +94,8 @@ static bool append(struct netdev *dev, struct netdev_frame *frame, struct virtq_
     return true;
 }
 
-/* The common case, for either direction: is the chain one segment of `least` bytes or more, all of it in one
- * piece? Where, or NULL. */
+/* The common case, for either direction: is the chain one segment of `least` bytes or more, all of
+ * it in one piece? Where, or NULL. */
 static uint8_t *find_plain(struct netdev *dev, const struct virtq_chain *chain, uint32_t least)
 {
     uint32_t len = chain->seg[0].len;
@@ -167,9 +168,10 @@ static bool find_pieces(struct netdev *dev, const struct virtq_chain *chain, uin
     return true;
 }
 
-/* The memory of a popped frame and its header. The driver's CPU wrote it last: it is asked for now and looked
- * at when it is here. */
-static bool find_frame(struct netdev *dev, const struct virtq_chain *chain, struct netdev_frame *frame)
+/* The memory of a popped frame and its header. The driver's CPU wrote it last: it is asked for now
+ * and looked at when it is here. */
+static bool find_frame(struct netdev *dev, const struct virtq_chain *chain,
+                       struct netdev_frame *frame)
 {
     uint32_t shortest = dev->header + (uint32_t)NETDEV_FRAME_MIN;
     uint32_t longest = dev->header + (uint32_t)dev->mtu + NETDEV_FRAME_EXTRA;
@@ -304,7 +306,8 @@ static void deliver(const struct netdev *dev, struct virtq_device *receive, stru
 }
 
 /* The buffers that a frame needs, one or several, of any shape. */
-static void put_pieces(struct netdev *dev, struct virtq_device *receive, const struct netdev_frame *frame)
+static void put_pieces(struct netdev *dev, struct virtq_device *receive,
+                       const struct netdev_frame *frame)
 {
     struct virtq_device before = *receive; /* all that a pop changes */
     struct room room;
@@ -324,8 +327,10 @@ static void put_pieces(struct netdev *dev, struct virtq_device *receive, const s
     }
 }
 
-/* A frame of one piece for a buffer that is plain; false: it is not, or there is none, and none is popped. */
-static bool put_plain(struct netdev *dev, struct virtq_device *receive, const struct netdev_frame *frame)
+/* A frame of one piece for a buffer that is plain; false: it is not, or there is none, and none is
+ * popped. */
+static bool put_plain(struct netdev *dev, struct virtq_device *receive,
+                      const struct netdev_frame *frame)
 {
     static const uint8_t header[NETDEV_HEADER_SIZE] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0};
     uint32_t need = NETDEV_HEADER_SIZE + frame->length;
@@ -346,8 +351,7 @@ static bool put_plain(struct netdev *dev, struct virtq_device *receive, const st
         __builtin_memcpy(at + NETDEV_HEADER_SIZE, frame->piece[frame->first].at, frame->length);
         return true;
     }
-    if (virtq_device_error(receive) == 0)
-        *receive = before;
+    *receive = before;
     return false;
 }
 

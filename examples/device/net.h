@@ -56,7 +56,8 @@ struct netdev_span {
 
 /** A network interface, and the driver memory that it works on. The caller sets the first part. */
 struct netdev {
-    /** Finds the piece of guest memory that `addr` lies in; false: it is no memory. */
+    /** Finds the piece of guest memory that `addr` lies in; false: it is no memory, *span is left
+     *  as it is. */
     bool (*map)(void *ctx, uint64_t addr, struct netdev_span *span);
     void *map_ctx;
     uint8_t mac[NETDEV_MAC_SIZE];
