@@ -159,8 +159,7 @@ def echo_io(program, directory, ring, size):
             text = testpmd(directory, [device(running, ring, size)], lambda text: received(text) > 20000, "--tx-first")
             for path in RINGS[ring][1:]:
                 need(path in text or "vectorized" in path and not has_avx512(), f"DPDK does not use \"{path}\": {text[:2000]}")
-            rx, tx, lost = forwarded(text)
-            need(lost == 0, f"testpmd could not send {lost} frames")
+            rx, tx = forwarded(text)[:2]  # it may drop some of its own: 64 entries are few for its vectorized functions
             sent, arrived = sent + tx, arrived + rx
             running.await_said("front-end went away", turn + 1)
     taken, refused, put, dropped, unusable = running.count()
@@ -336,9 +335,9 @@ class Port(vhost.Front):
         self.receive()
         return self
 
-    def add(self, queue, idx, size, flags):
+    def add(self, queue, idx, size, flags, at=None):
         base, slot = 0x8000 * queue, idx % vhost.NUM
-        at = 0x40000 + 0x8000 * queue + self.slot_size * slot
+        at = at or 0x40000 + 0x8000 * queue + self.slot_size * slot
         self.put(base + 16 * slot, "QIHH", vhost.GUEST + at, size, flags, 0)
         self.put(base + 0x1004 + 2 * slot, "H", slot)
         self.put(base + 0x1002, "H", (idx + 1) % 65536)
@@ -354,6 +353,14 @@ class Port(vhost.Front):
         self.memory[at:at + 12 + len(frame)] = header + frame
         self.add(1, self.sent, 12 + len(frame), 0)
         self.sent += 1
+        os.eventfd_write(self.kick, 1)
+
+    def transmit_cut(self, addresses):
+        """A frame of which only the header and the addresses are there when it is looked at."""
+        edge = 0x48000
+        self.memory[edge - 24:edge] = bytes(12) + addresses
+        os.ftruncate(self.file, edge)
+        self.add(1, self.sent, 112, 0, edge - 24)
         os.eventfd_write(self.kick, 1)
 
     def until(self, condition):
@@ -438,6 +445,9 @@ def test_switch_ports(program, directory):
         ports[2].transmit(mac[0] + mac[2] + b"barrier".ljust(48))
         need(ports[0].next_frame()[12:19] == b"barrier", "a frame does not come")
         need(ports[2].get(0x2002, "H") == 1 and ports[1].get(0x2002, "H") == 2, "a frame went to the wrong port")
+        ports[0].transmit(bytes((6,)) + mac[1][1:] + mac[0] + b"other".ljust(48))
+        for port in ports[1:]: # whose place in the switch's table is that of a known one
+            need(port.next_frame()[12:17] == b"other", "a frame to an unknown address does not come")
         ports[1].close()
         running.await_said("port 1: front-end went away")
         for turn in range(20):
@@ -445,7 +455,7 @@ def test_switch_ports(program, directory):
             need(ports[0].all_used(), "frames to a port without a driver are not completed")
         ports[0].close()
         ports[2].close()
-    need([running.count(port)[:4] for port in range(3)] == [[22, 0, 2, 0], [1, 0, 2, 20], [2, 0, 1, 0]],
+    need([running.count(port)[:4] for port in range(3)] == [[23, 0, 2, 0], [1, 0, 3, 20], [2, 0, 2, 0]],
          f"counts: {running.said()}")
 
 
@@ -457,14 +467,16 @@ def test_switch_cut(program, directory):
             ports = [Port(path).start() for path in running.paths]
             ports[0].transmit(to_all + bytes(50))
             need(ports[1].next_frame() is not None, "a frame does not come")
-            os.ftruncate(ports[cut].file, 0)
-            if stays == 0:
+            if cut == 0:
+                ports[0].transmit_cut(to_all)
+            else:
+                os.ftruncate(ports[1].file, 0)
                 for _ in range(3):
                     ports[0].transmit(to_all + bytes(50))
                 need(ports[0].all_used(), "the sender does not get its buffers back")
-            os.eventfd_write(ports[cut].kick, 1)
             running.await_said(f"port {cut}: connection dropped: shared memory is no longer there",
                                1 + (turn == 2))
+            need(cut == 1 or ports[1].next_frame() is not None, "the buffer of a frame that was cut is lost")
             fresh = Port(running.paths[cut]).start()
             both = (ports[0], fresh) if cut == 1 else (fresh, ports[1])
             both[0].transmit(to_all + b"again".ljust(50))
@@ -474,9 +486,24 @@ def test_switch_cut(program, directory):
             running.await_said("front-end went away", 2 * (turn + 1))
 
 
+def test_switch_broken(program, directory):
+    """the switch: a hostile driver breaks the queue that it receives in; one line, the others go on"""
+    to_all = b"\xff" * 6 + bytes((2, 0, 0, 0, 0, 9))
+    with running_net(program, directory, ports=3) as running:
+        ports = [Port(path).start() for path in running.paths]
+        ports[1].put(0x1002, "H", 1000)
+        for _ in range(20):
+            ports[0].transmit(to_all + bytes(50))
+            need(ports[2].next_frame() == to_all + bytes(50) and ports[0].all_used(), "a frame does not come")
+        running.await_said("port 1: queue 0: driver made more available than the queue holds")
+        need(running.said().count("more available") == 1, f"more than one line: {running.said()[-500:]}")
+        for port in ports:
+            port.close()
+
+
 RUNS = {name[5:]: run for name, run in list(globals().items()) if name.startswith("test_")}
 add_dpdk_runs(RUNS)
-QUICK = ("uml_echo", "uml_switch", "bad_messages", "bad_frames", "switch_ports", "switch_cut")
+QUICK = ("uml_echo", "uml_switch", "bad_messages", "bad_frames", "switch_ports", "switch_cut", "switch_broken")
 
 if __name__ == "__main__":
     sys.exit(vhost.main(__doc__, RUNS, lambda name: name in QUICK or getattr(RUNS[name], "quick", False)))
