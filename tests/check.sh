@@ -33,9 +33,11 @@ vhost_rng="examples/hosts/vhost_rng.c $vhost_backend"
 rtos="examples/rtos/rtos_blk.c examples/driver/blk.c examples/device/blk.c examples/device/function.c"
 rtos_config='-Itests/support/rtos -DVIRTIO_CONFIG_FILE="examples/rtos/virtio_port.h"'
 parts="examples/driver/blk.c examples/device/blk.c examples/device/function.c examples/device/msix.c"
+console="examples/driver/console.c examples/device/console.c examples/device/function.c"
 net="examples/driver/net.c examples/device/function.c examples/boards/programs/net/stack.c"
 suites="ring_test packed_test feature_test platform_test caps_test driver_test transport_test
-    loopback_test single_format_test device_test net_test netdev_test console_test"
+    loopback_test single_format_test device_test net_test netdev_test console_test
+    condev_test"
 lite="-Itests/support/lite"
 lane=alone
 export CRITERION_JOBS=1
@@ -104,6 +106,7 @@ sources() { # of a suite
     net_test) echo "tests/$1.c $net" ;;
     netdev_test) echo "tests/$1.c examples/device/net.c" ;;
     console_test) echo "tests/$1.c examples/driver/console.c examples/device/function.c" ;;
+    condev_test) echo "tests/$1.c $console" ;;
     *) echo "tests/$1.c" ;;
     esac
 }
