@@ -196,6 +196,12 @@ static void bring_up(uint32_t id)
     expect_silence();
 }
 
+static void bring_up_again(uint32_t id)
+{
+    condev_reset(&dev);
+    bring_up(id);
+}
+
 Test(condev_control, a_port_is_told_of_in_order_and_once)
 {
     for (unsigned big = 0; big < 2; big++) { /* L-CON-01, L-CON-02, V-CON-01 */
@@ -251,6 +257,15 @@ Test(condev_control, each_end_is_told_before_the_next_beginning)
     condev_connect(&dev, 1, true);
     condev_connect(&dev, 1, false);
     expect_silence(); /* nobody heard of it */
+    condev_connect(&dev, 1, true);
+    expect_told(1, MSG_OPEN, 1);
+    condev_connect(&dev, 1, true);
+    expect_silence(); /* it has not ended */
+    condev_connect(&dev, 1, false);
+    from_driver(0, MSG_READY, 1); /* who knows of no beginning */
+    expect_told(1, MSG_ADD, 1);
+    from_driver(1, MSG_PORT_READY, 1);
+    expect_silence();
 }
 
 Test(condev_control, a_port_that_is_replaced_is_removed_first)
@@ -275,6 +290,14 @@ Test(condev_control, a_port_that_is_replaced_is_removed_first)
     condev_plug(&dev, 1, NULL, false);
     condev_unplug(&dev, 1); /* nobody heard of it */
     expect_silence();
+    bring_up(1);
+    condev_resize(&dev, 1, 10, 20);
+    condev_unplug(&dev, 1);
+    expect_told(1, MSG_REMOVE, 1);
+    condev_plug(&dev, 1, NULL, false);
+    expect_told(1, MSG_ADD, 1);
+    from_driver(1, MSG_PORT_READY, 1);
+    expect_silence(); /* neither connected nor of a size */
 }
 
 Test(condev_control, a_driver_that_cannot_take_a_port_hears_of_its_end_only)
@@ -370,6 +393,7 @@ Test(condev_control, a_buffer_gets_what_it_has_room_for)
     cr_expect_eq(get(guest + 54, 2), MSG_NAME);
     cr_expect_eq(memcmp(guest + 58, "some\xa5", 5), 0);
     expect_silence();
+    cr_expect_eq(chain_of(CONDEV_CONTROL_IN, 0, 7, 8), 0); /* at once, if there is nothing to say */
 }
 
 Test(condev_control, a_message_for_a_buffer_outside_memory_is_not_lost)
@@ -573,6 +597,9 @@ Test(condev_output, what_is_no_memory_or_no_output_comes_back)
     fill(guest, 100, 1, 0);
     cr_expect_eq(chain_of(queue, 100, 0, 100), CONDEV_LATER);
     cr_expect_eq(chain_of(queue, 50, 0, 100), 0); /* shorter than what was taken of it */
+    cr_expect_eq(chain_of(queue, 50, 0, 100), CONDEV_LATER);
+    bring_up_again(1);
+    fill(guest, 100, 1, 0);
     hosts[1].room = STREAM;
     hosts[1].out_length = 0;
     cr_expect_eq(chain_of(queue, 100, 0, 100), 0);

@@ -33,7 +33,6 @@ static void forget(struct condev *dev, uint32_t id)
 
     port->added = port->ready = port->open = false;
     port->told_connected = port->replaced = port->lapsed = false;
-    port->tell = 0;
     port->consumed = 0;
     if (was_open)
         dev->ops->opened(dev->ops_ctx, id, false);
@@ -90,7 +89,7 @@ static bool works(const struct condev *dev, uint32_t id)
 
     if (!dev->multiport)
         return id == 0 && port->present;
-    return port->present && port->ready && !port->replaced;
+    return port->ready && !port->replaced;
 }
 
 /* ----- control messages from the driver ----- */
@@ -168,7 +167,7 @@ struct message {
 /* What the driver has to be told of a port next. */
 static unsigned event_due(const struct condev_port *port)
 {
-    if (port->added && (port->replaced || !port->present))
+    if (port->replaced)
         return MSG_DEVICE_REMOVE;
     if (!port->added)
         return port->present ? MSG_DEVICE_ADD : MSG_NONE;
@@ -350,6 +349,6 @@ void condev_config_write(struct condev *dev, uint32_t offset, const uint8_t *byt
 {
     uint32_t at = dev->big_endian ? EMERGENCY_AT + EMERGENCY_SIZE - 1 : EMERGENCY_AT;
 
-    if (dev->port[0].connected && offset <= at && at - offset < length)
+    if (dev->port[0].connected && at - offset < length) /* which is large if it is before */
         (void)dev->ops->output(dev->ops_ctx, 0, bytes + (at - offset), 1);
 }

@@ -69,9 +69,9 @@ struct condev_port {
     bool ready; /**< it answered that it has taken it */
     bool open;  /**< its side is open */
     bool told_connected;
-    bool replaced; /**< unplugged since the driver was told of it */
+    bool replaced; /**< unplugged since then */
     bool lapsed;   /**< disconnected since the driver was told that it is connected */
-    uint8_t tell;  /**< of what else it has to be told */
+    uint8_t tell;  /**< of what else it has to be told, once it is ready */
     uint64_t consumed; /**< bytes of the next output buffer that the host side has taken */
 };
 
