@@ -597,6 +597,7 @@ Test(condev_output, what_is_no_memory_or_no_output_comes_back)
     fill(guest, 100, 1, 0);
     cr_expect_eq(chain_of(queue, 100, 0, 100), CONDEV_LATER);
     cr_expect_eq(chain_of(queue, 50, 0, 100), 0); /* shorter than what was taken of it */
+    hosts[1].room = 10;
     cr_expect_eq(chain_of(queue, 50, 0, 100), CONDEV_LATER);
     bring_up_again(1);
     fill(guest, 100, 1, 0);
