@@ -89,8 +89,11 @@ def exchange(incoming, outgoing, data, size):
 def received(host):
     """All that comes until the other side ends the connection."""
     got = bytearray()
-    while piece := host.recv(65536):
-        got += piece
+    try:
+        while piece := host.recv(65536):
+            got += piece
+    except TimeoutError:
+        raise vhost.Failed(f"the other side does not end the connection, after {len(got)} bytes") from None
     return bytes(got)
 
 
@@ -273,25 +276,103 @@ def test_again(program, directory):
 # ----- no real driver does this -----
 
 
-def control(front, messages):
-    """Lays out the control queue from the driver, with these messages, as queue 3 of a front-end."""
-    desc, avail, used, data = 0x40000, 0x41000, 0x42000, 0x43000
-    for slot, message in enumerate(messages):
-        front.memory[data + 64 * slot:data + 64 * slot + len(message)] = message
-        front.put(desc + 16 * slot, "QIHH", vhost.GUEST + data + 64 * slot, len(message), 0, 0)
-        front.put(avail + 4 + 2 * slot, "H", slot)
-    front.put(avail + 2, "H", len(messages))
-    front.state("SET_VRING_NUM", 3, 16)
-    front.state("SET_VRING_BASE", 3, 0)
-    front.send("SET_VRING_ADDR", struct.pack("=IIQQQQ", 3, 0, vhost.USER + desc, vhost.USER + used,
-                                             vhost.USER + avail, 0))
-    front.number("SET_VRING_KICK", 3, [front.kick])
-    front.state("SET_VRING_ENABLE", 3, 1)
-    os.eventfd_write(front.kick, 1)
-    deadline = time.monotonic() + 5
-    while front.get(used + 2, "H") != len(messages):
-        need(time.monotonic() < deadline, "control messages are not taken")
-        time.sleep(0.01)
+class Queue:
+    """A split ring of 64 entries, with its buffers behind it, in a front-end's memory."""
+
+    def __init__(self, front, index):
+        self.front, self.at, self.count, self.end = front, 0x10000 + 0x2000 * index, 0, 0x40000 + 0x8000 * index
+        front.state("SET_VRING_NUM", index, 64)
+        front.state("SET_VRING_BASE", index, 0)
+        front.send("SET_VRING_ADDR", struct.pack("=IIQQQQ", index, 0, vhost.USER + self.at,
+                                                 vhost.USER + self.at + 0x800, vhost.USER + self.at + 0x400, 0))
+        front.number("SET_VRING_KICK", index, [front.kick])
+        front.state("SET_VRING_ENABLE", index, 1)
+
+    def offer(self, *buffers):
+        """Makes buffers available: bytes to be read, or a number of bytes to be written."""
+        for buffer in buffers:
+            size = buffer if isinstance(buffer, int) else len(buffer)
+            if not isinstance(buffer, int):
+                self.front.memory[self.end:self.end + size] = buffer
+            self.front.put(self.at + 16 * self.count, "QIHH", vhost.GUEST + self.end, size,
+                           2 if isinstance(buffer, int) else 0, 0)
+            self.front.put(self.at + 0x404 + 2 * self.count, "H", self.count)
+            self.end, self.count = self.end + size, self.count + 1
+        self.front.put(self.at + 0x402, "H", self.count)
+
+    def wait_used(self, count):
+        os.eventfd_write(self.front.kick, 1)
+        deadline = time.monotonic() + 5
+        while self.front.get(self.at + 0x802, "H") != count:
+            need(time.monotonic() < deadline, f"{self.front.get(self.at + 0x802, 'H')} of {count} buffers are used")
+            time.sleep(0.01)
+
+
+def message(port, event, value):
+    return struct.pack("<IHH", port, event, value)
+
+
+def raw_driver(running):
+    """A driver of a few lines that has taken ports 0 and 1: front-end, control queue to the device, output of 1."""
+    front = vhost.Front(running.path)
+    front.features(extra=2)
+    front.table()
+    told, control = Queue(front, 2), Queue(front, 3)
+    told.offer(*[64] * 20)
+    control.offer(message(0, 0, 1))
+    told.wait_used(2)
+    control.offer(message(0, 3, 1), message(1, 3, 1))
+    control.wait_used(3)
+    return front, control, Queue(front, 5)
+
+
+def test_raw_close(program, directory):
+    """a driver of a few lines: a close after many buffers and a large one, all of which come first"""
+    running = Console(program, directory, "last")
+    with vhost.while_running(running):
+        front, control, output = raw_driver(running)
+        host = running.connect("last")
+        running.wait_said("port last: connected")
+        control.offer(message(1, 6, 1))
+        control.wait_used(4)
+        data = noise(40 * 100 + 200000)
+        output.offer(*[data[at:at + 100] for at in range(0, 4000, 100)], data[4000:])
+        control.offer(message(1, 6, 0))
+        os.eventfd_write(front.kick, 1)
+        need(received(host) == data, "the host received something else")
+        host.close()
+        front.close()
+
+
+def test_raw_unread(program, directory):
+    """a driver of a few lines: who comes and leaves while it does not read, with and without saying something"""
+    running = Console(program, directory, "last")
+    with vhost.while_running(running):
+        front, control, _ = raw_driver(running)
+        running.connect("last").close()
+        running.wait_said("port last: disconnected")
+        host = running.connect("last")
+        host.sendall(b"unread")
+        host.close()
+        running.wait_said("port last: connected", 2)
+        time.sleep(0.1)
+        before = cpu_time(running)
+        time.sleep(0.5)
+        need(cpu_time(running) < before + 10, "the daemon is busy with waiting")
+        need(running.said().count("port last: disconnected") == 1, "what was sent is lost")
+        control.offer(message(1, 6, 1))
+        incoming = Queue(front, 4)
+        incoming.offer(100, 100)
+        incoming.wait_used(1)
+        need(bytes(front.memory[0x60000:0x60006]) == b"unread", "not what was sent")
+        running.wait_said("port last: disconnected", 2)
+        front.close()
+
+
+def cpu_time(running):
+    """In hundredths of a second."""
+    with open(f"/proc/{running.process.pid}/stat", encoding="ascii") as stat:
+        return sum(map(int, stat.read().rpartition(")")[2].split()[11:13]))
 
 
 def good_console(path, running):
@@ -322,15 +403,15 @@ def test_bad_control(program, directory):
     running = Console(program, directory, "last")
     with vhost.while_running(running):
         front = vhost.Front(running.path)
-        front.features(extra=2 | 1 << 28)
+        front.features(extra=2)
         front.table()
-        control(front, [b"", b"1234567", struct.pack("<IHH", 0, 0, 1), struct.pack("<IHH", 2**32 - 1, 3, 1),
-                        struct.pack("<IHH", 0, 6, 1), struct.pack("<IHH", 1, 7, 1) + b"name" * 4,
-                        struct.pack("<IHH", 1, 65535, 65535), struct.pack("<IHH", 1, 3, 1),
-                        struct.pack("<IHH", 0, 0, 0)][1:])
+        control = Queue(front, 3)
+        control.offer(b"1234567", message(0, 0, 1), message(2**32 - 1, 3, 1), message(0, 6, 1),
+                      message(1, 7, 1) + b"name" * 4, message(1, 65535, 65535), message(1, 3, 1), message(0, 0, 0), 100)
+        control.wait_used(9)
         front.close()
         good_console(running.path, running)
-    need("1 short, 2 unknown, 3 for no port, 0 out of order" in running.said(), running.said()[-300:])
+    need("2 short, 2 unknown, 3 for no port, 0 out of order" in running.said(), running.said()[-300:])
 
 
 def test_emergency(program, directory):
@@ -369,4 +450,4 @@ QUICK = ["names", "transfer_quick"]
 RUNS = {name[5:]: run for name, run in list(globals().items()) if name.startswith("test_")}
 
 if __name__ == "__main__":
-    sys.exit(vhost.main(__doc__, RUNS, lambda name: name in QUICK or name.startswith(("bad", "emerg", "command"))))
+    sys.exit(vhost.main(__doc__, RUNS, lambda name: name in QUICK or name.startswith(("raw", "bad", "emerg", "command"))))

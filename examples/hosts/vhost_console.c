@@ -134,24 +134,12 @@ static uint32_t take_output(void *ctx, uint32_t id, const uint8_t *bytes, uint32
 }
 
 /* A standard input that is at its end leaves the console open. */
-static void end_of_input(struct daemon *daemon, uint32_t id, const char *why)
-{
-    struct host *host = &daemon->host[id];
-
-    if (host->path != NULL)
-        disconnect(daemon, id, why);
-    else
-        host->ended = true;
-}
-
 static uint32_t give_input(void *ctx, uint32_t id, uint8_t *bytes, uint32_t room)
 {
     struct daemon *daemon = ctx;
     struct host *host = &daemon->host[id];
     ssize_t got;
 
-    if (host->path == NULL && host->ended)
-        return 0;
     host->hungry = !can(host->in, POLLIN);
     if (host->hungry)
         return 0;
@@ -160,8 +148,8 @@ static uint32_t give_input(void *ctx, uint32_t id, uint8_t *bytes, uint32_t room
         return (uint32_t)got;
     if (is_passing(got))
         host->hungry = true;
-    else
-        end_of_input(daemon, id, got == 0 ? "disconnected" : strerror(errno));
+    else if (host->path != NULL)
+        disconnect(daemon, id, got == 0 ? "disconnected" : strerror(errno));
     return 0;
 }
 
