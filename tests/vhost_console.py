@@ -24,16 +24,16 @@ from vhost import MIB, need, noise, sha
 
 
 class Console(vhost.Daemon):
-    """A running vhost-console with these named ports; its own input and output are pipes."""
+    """A running vhost-console with these named ports; its own input and output are pipes, or a file."""
 
     type, module = 3, "virtio_console"
 
-    def __init__(self, program, directory, *names, options=()):
+    def __init__(self, program, directory, *names, options=(), out=subprocess.PIPE):
         self.ports = {name: str(directory / f"port-{name}") for name in names}
         ports = [word for name, path in self.ports.items() for word in ("--port", f"{name}={path}")]
-        super().__init__(program, directory, "console", *ports, *options, stdin=subprocess.PIPE,
-                         stdout=subprocess.PIPE)
-        os.set_blocking(self.process.stdout.fileno(), False)
+        super().__init__(program, directory, "console", *ports, *options, stdin=subprocess.PIPE, stdout=out)
+        if self.process.stdout:
+            os.set_blocking(self.process.stdout.fileno(), False)
 
     def connect(self, name):
         """Somebody comes to the host side of a port."""
@@ -342,6 +342,21 @@ def test_raw_close(program, directory):
         need(received(host) == data, "the host received something else")
         host.close()
         front.close()
+
+
+def test_raw_large(program, directory):
+    """a driver of a few lines: a large buffer for a console that takes everything"""
+    data = noise(250000)
+    with open(directory / "out", "wb") as out:
+        running = Console(program, directory, "last", out=out)
+    with vhost.while_running(running):
+        front, _, _ = raw_driver(running)
+        output = Queue(front, 1)
+        output.end = 0x80000
+        output.offer(data)
+        output.wait_used(1)
+        front.close()
+    need((directory / "out").read_bytes() == data, "the console got something else")
 
 
 def test_raw_unread(program, directory):

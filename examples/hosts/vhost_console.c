@@ -162,7 +162,6 @@ static void opened(void *ctx, uint32_t id, bool open)
     vhost_daemon_say("port %s: %s by the driver", host->name, open ? "opened" : "closed");
     if (!open)
         host->closing = host->path != NULL && host->in >= 0;
-    host->hungry = false;
     wake(daemon, input_queue(id));
     wake(daemon, input_queue(id) + 1);
 }
