@@ -11,12 +11,14 @@ the guest; the host side of each port is a socket here.
 import concurrent.futures
 import contextlib
 import os
+import re
 import select
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 
 import vhost
@@ -60,6 +62,37 @@ class Console(vhost.Daemon):
         while self.said().count(text) < count:
             need(time.monotonic() < deadline, f"the daemon does not say \"{text}\": {self.said()[-2000:]}")
             time.sleep(0.01)
+
+
+class Split:
+    """Stands between one front-end and a daemon, and hides that the daemon has packed rings."""
+
+    def __init__(self, running):
+        self.path, self.type, self.module, self.said = running.path + ".split", running.type, running.module, running.said
+        self.listening = socket.socket(socket.AF_UNIX)
+        self.listening.bind(self.path)
+        self.listening.listen()
+        self.daemon = socket.socket(socket.AF_UNIX)
+        self.daemon.connect(running.path)
+        threading.Thread(target=self.relay, daemon=True).start()
+
+    def relay(self):
+        front, _ = self.listening.accept()
+        self.listening.close()
+        with front, self.daemon:
+            while True:
+                for source in select.select([front, self.daemon], [], [])[0]:
+                    target = self.daemon if source is front else front
+                    head, fds, _, _ = socket.recv_fds(source, 12, 8)
+                    if not head:
+                        return
+                    request, _, size = struct.unpack("=III", head)
+                    payload = source.recv(size, socket.MSG_WAITALL) if size else b""
+                    if request == vhost.REQUEST["GET_FEATURES"] and source is self.daemon:
+                        payload = struct.pack("=Q", struct.unpack("=Q", payload)[0] & ~vhost.PACKED)
+                    socket.send_fds(target, [head + payload], fds)
+                    for fd in fds:
+                        os.close(fd)
 
 
 @contextlib.contextmanager
@@ -133,7 +166,7 @@ def test_names(program, directory):
     need("line go on\n" in text, f"the guest sees {text}")
 
 
-def transfer(program, directory, size, names):
+def transfer(program, directory, size, names, between=lambda running: running):
     """`size` bytes each way on each port and on the console, all at the same time."""
     to_guest = {name: noise(size, seed) for seed, name in enumerate((*names, "console"))}
     to_host = {name: noise(size, 100 + seed) for seed, name in enumerate((*names, "console"))}
@@ -143,8 +176,9 @@ def transfer(program, directory, size, names):
             for name in """ + " ".join(names) + """; do { both /$name.data $(port $name); cat <&3; } & done
             both /console.data /dev/hvc0 &
             wait
+            echo "features $(cat /sys/bus/virtio/devices/virtio0/features)"
             """
-    with vhost.while_running(running), guest(directory, running, script, files) as result, \
+    with vhost.while_running(running), guest(directory, between(running), script, files) as result, \
             concurrent.futures.ThreadPoolExecutor() as pool:
         running.wait_ready()
         hosts = {name: running.connect(name) for name in names}
@@ -159,15 +193,21 @@ def transfer(program, directory, size, names):
         text = result.result()
     for name, data in to_guest.items():
         need(f"got {sha(data)}" in text, f"port {name}: the guest received something else: {text}")
+    return re.search("features ([01]{35})", text)[1][34] == "1"
 
 
 def test_transfer(program, directory):
-    """user-mode Linux: four megabytes each way on a console and four ports, all at once"""
-    transfer(program, directory, 4 * MIB, ("a", "b", "c", "last"))
+    """user-mode Linux, packed rings: four megabytes each way on a console and four ports, all at once"""
+    need(transfer(program, directory, 4 * MIB, ("a", "b", "c", "last")), "the rings were not packed")
+
+
+def test_transfer_split(program, directory):
+    """user-mode Linux, split rings: four megabytes each way on a console and four ports, all at once"""
+    need(not transfer(program, directory, 4 * MIB, ("a", "b", "c", "last"), Split), "the rings were not split")
 
 
 def test_transfer_quick(program, directory):
-    """user-mode Linux: a megabyte each way on a console and two ports, all at once"""
+    """user-mode Linux, packed rings: a megabyte each way on a console and two ports, all at once"""
     transfer(program, directory, MIB, ("a", "last"))
 
 
