@@ -29,7 +29,7 @@ VHOST_RNG = examples/hosts/vhost_rng.c $(VHOST_BACKEND)
 VHOST_CONSOLE = examples/hosts/vhost_console.c examples/device/console.c $(VHOST_BACKEND)
 ALL_HEADERS = $(HEADERS) $(wildcard examples/*/*.h)
 
-.PHONY: help demo vhost vhost-peers vhost-bench qtest vhost-front vmm lspci check headers qemu peers bench bench-count \
+.PHONY: help demo vhost vhost-peers vhost-soak vhost-bench qtest vhost-front vmm lspci check headers qemu peers bench bench-count \
     size ablation fuzz trace docs install clean
 
 help:
@@ -40,6 +40,7 @@ help:
 	@echo 'make vmm          build build/vmm, which runs a guest on KVM with a disk of this library'
 	@echo 'make vhost        build build/vhost-blk, -net, -console, -rng: devices for virtual machines over vhost-user'
 	@echo 'make vhost-peers  Linux and QEMU use them: file systems are made on the disk; and bad messages'
+	@echo 'make vhost-soak [SOAK=3600]  kills vhost-blk among its requests for so many seconds; nothing may be lost'
 	@echo 'make vhost-bench [QUICK=1]  frames a second of vhost-net, beside the back-end of DPDK'
 	@echo 'make lspci        build build/virtio-lspci, which shows the virtio side of PCI functions'
 	@echo 'make qemu         the runs against QEMU alone'
@@ -99,9 +100,13 @@ $(BUILD)/vhost-console: $(VHOST_CONSOLE) $(ALL_HEADERS) | $(BUILD)
 	$(COMPILE) $(VHOST_CONSOLE) -o $@
 vhost-peers: vhost $(BUILD)/qtest-rng
 	tests/vhost.py $(BUILD)/vhost-blk
+	tests/vhost_soak.py $(BUILD)/vhost-blk
 	tests/vhost_net.py $(BUILD)/vhost-net
 	tests/vhost_console.py $(BUILD)/vhost-console
 	tests/vhost_rng.py $(BUILD)/vhost-rng $(BUILD)/qtest-rng
+vhost-soak: SOAK = 3600
+vhost-soak: $(BUILD)/vhost-blk
+	tests/vhost_soak.py --seconds $(SOAK) $<
 
 lspci: $(BUILD)/virtio-lspci
 $(BUILD)/virtio-lspci: $(LSPCI) $(ALL_HEADERS) | $(BUILD)
@@ -127,6 +132,7 @@ peers: qtest vhost-front vhost
 	tests/vhost_net.py $(BUILD)/vhost-net
 	tests/vhost_console.py $(BUILD)/vhost-console
 	tests/vhost_rng.py $(BUILD)/vhost-rng $(BUILD)/qtest-rng
+	tests/vhost_soak.py $(BUILD)/vhost-blk
 	tests/vhost_dpdk.sh $(BUILD)/vhost-front-net all || [ $$? = 77 ]
 
 # Counted and measured as shipped, with gcc -O2 and -Os, whatever CC and CFLAGS say.

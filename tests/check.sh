@@ -245,6 +245,7 @@ qemu_devices() {
     step "vhost-blk builds, gcc, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize $vhost_blk \
         -o $build/vhost-blk
     step "vhost-blk under Linux's driver and bad messages" tests/vhost.py --quick $build/vhost-blk
+    step "vhost-blk killed among its requests" tests/vhost_soak.py $build/vhost-blk
     step "vhost-net builds, clang" clang -std=c11 -O2 $common $vhost_net -o $build/vhost-net-clang
     step "vhost-net builds, gcc, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize $vhost_net \
         -o $build/vhost-net

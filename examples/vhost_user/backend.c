@@ -276,9 +276,11 @@ static const char *set_vring_call(const struct call *call)
     int fd;
     const char *why = take_fd(call, &queue, &fd);
 
-    if (why == NULL)
-        vhu_replace_fd(&queue->call, fd);
-    return why;
+    if (why != NULL)
+        return why;
+    vhu_replace_fd(&queue->call, fd);
+    vhu_signal_fd(fd); /* a call may have been lost with the back-end before us */
+    return NULL;
 }
 
 static const char *set_vring_err(const struct call *call)

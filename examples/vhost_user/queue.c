@@ -18,8 +18,7 @@ void vhu_replace_fd(int *place, int fd)
     *place = fd;
 }
 
-/* Eight bytes to an eventfd or a pipe that does not block: if it is full, the other side knows. */
-static void signal_fd(int fd)
+void vhu_signal_fd(int fd)
 {
     uint64_t one = 1;
 
@@ -141,7 +140,7 @@ static const char *serve_again(struct vhu_queue *queue, const struct virtq_areas
         more = queue->backend->ops->serve(queue->backend->ctx, queue);
     *at = virtq_device_save(&queue->ring);
     free(avail);
-    signal_fd(queue->call); /* the driver's wishes were not in that ring */
+    vhu_signal_fd(queue->call); /* the driver's wishes were not in that ring */
     return more < 0 ? "in-flight request that cannot be served" : NULL;
 }
 
@@ -231,7 +230,7 @@ static void give_up(struct vhu_queue *queue, int err)
     queue->broken = true;
     vhu_log(queue->backend, "queue %u: %s; left alone until it is reset", queue->index,
             virtq_err_name(err) != NULL ? virtq_err_name(err) : "device gave up");
-    signal_fd(queue->err);
+    vhu_signal_fd(queue->err);
 }
 
 int vhu_queue_serve(struct vhu_queue *queue)
@@ -317,7 +316,7 @@ void vhu_queue_flush(struct vhu_queue *queue)
     virtq_device_flush(&queue->ring);
     vhu_track_flush(&queue->track, virtq_device_save(&queue->ring).used_idx);
     if (virtq_device_irq_due(&queue->ring))
-        signal_fd(queue->call);
+        vhu_signal_fd(queue->call);
 }
 
 void vhu_queue_wake(struct vhu_queue *queue)
