@@ -31,7 +31,7 @@ import vhost
 from vhost import GUEST, INFLIGHT, MEMORY, MIB, PACKED, USER, Failed, Front, need
 
 QUEUES, NUM = 4, 32
-QUEUE, DESC, AVAIL, USED, REQUESTS = 0x28000, 0, 0x1000, 0x2000, 0x3000  # a queue's part of the memory, and what is in it
+QUEUE, DESC, AVAIL, USED, REQUESTS = 0x28000, 0, 0x1000, 0x2000, 0x3000  # a queue's part of the memory, what is in it
 STATUS, TABLE, DATA, REQUEST = 0x10, 0x20, 0x200, 0x1200  # within a request, and all of it
 READ, WRITE, FLUSH = 0, 1, 4
 BLOCK = 8  # sectors: no two requests in flight are for the same block
@@ -67,7 +67,8 @@ class Ring:
         self.kick, self.call = (os.eventfd(0, os.EFD_NONBLOCK) for _ in range(2))
 
     def put(self, at, fmt, *values):
-        struct.pack_into("<" + fmt, self.memory, self.at + at, *values)
+        data = struct.pack("<" + fmt, *values)  # pack_into() would write zeroes first, for the daemon to see
+        self.memory[self.at + at:self.at + at + len(data)] = data
 
     def get(self, at, fmt):
         return struct.unpack_from("<" + fmt, self.memory, self.at + at)[0]
