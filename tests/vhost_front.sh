@@ -140,11 +140,41 @@ own_cell() { # split or packed, EVENT_IDX, INDIRECT_DESC, queue size, regions
     result $? "own back-end, $format, event_idx=$1 indirect_desc=$2, $3 entries, $4 regions"
 }
 
+serve() { # starts our own back-end, in $peer
+    "$own" --socket "$dir/sock" --image "$dir/own.img" >>"$dir/served" 2>&1 &
+    peer=$!
+    trap 'kill -9 $peer 2>/dev/null; rm -rf "$dir"' EXIT
+}
+reconnect() { # split or packed: the back-end is killed and another one started until the job is done
+    option=
+    [ "$1" = split ] || option=--packed
+    head -c 2097152 /dev/urandom >"$dir/own.img"
+    rm -f "$dir/sock" "$dir/served"
+    serve
+    await listening "$dir/sock"
+    timeout 120 "$front" --write --rounds 100 --reconnect 100000 --socket "$dir/sock" $option \
+        "$dir/own.img" >"$dir/log" 2>&1 &
+    running=$!
+    while kill -0 $running 2>/dev/null; do
+        sleep 0.03
+        kill -9 $peer
+        wait $peer 2>/dev/null
+        serve
+    done
+    kill -9 $peer
+    wait $peer 2>/dev/null
+    wait $running
+    ended=$?
+    again=$(sed -n 's/.* \([0-9]*\) new back-ends$/\1/p' "$dir/log")
+    [ $ended = 0 ] && [ "$again" -gt 10 ] && grep -q "in flight served again" "$dir/served" &&
+        ! grep -q "dropped\|left alone" "$dir/served"
+    result $? "own back-end killed again and again, $1: the driver goes on with the next one"
+}
+
 if [ -n "$own" ]; then
     rm -f "$dir/sock"
     head -c 2097152 /dev/zero >"$dir/own.img"
-    timeout 300 "$own" --socket "$dir/sock" --image "$dir/own.img" >"$dir/served" 2>&1 &
-    peer=$!
+    serve
     await listening "$dir/sock"
     for event_idx in on off; do
         for indirect in on off; do
@@ -161,6 +191,8 @@ if [ -n "$own" ]; then
     done
     kill $peer
     wait $peer
+    reconnect split
+    reconnect packed
 fi
 
 # ----- no back-end, or a bad one -----
@@ -180,6 +212,7 @@ GET_CONFIG $ring SET_VRING_ENABLE SET_VRING_ENABLE GET_VRING_BASE"
 said "no feature that means something else here" "SET_FEATURES.*ack 0x170000000"
 said "two regions, two descriptors" "SET_MEM_TABLE 72 bytes, 2 fds, ack +0x[0-9a-f]* +0x"
 said "a split ring starts at 0" "SET_VRING_BASE.*queue 0: 0x0$"
+wrong "no record of requests in flight" none 0x209 --reconnect 1
 wrong "device does not answer" none 0x209 --packed --regions 1
 said "a packed ring starts with both wrap counters" "SET_VRING_BASE.*queue 0: 0x80008000$"
 said "RING_PACKED goes to the back-end" "SET_FEATURES.*0x570000000"

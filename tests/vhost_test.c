@@ -8,7 +8,9 @@
 #include <poll.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "../examples/vhost_user/frontend.h"
@@ -27,6 +29,11 @@ static struct {
     uint8_t config[CONFIG_LENGTH];
     int kick[QUEUES];
     int call[QUEUES];
+    uint32_t base[QUEUES];
+    unsigned queues;
+    uint64_t lacks; /* of the features */
+    int record;     /* of requests in flight: sent, unless it is -1 */
+    ino_t recorded; /* and which one came back */
 } backend;
 
 static struct vhu_frontend fe;
@@ -36,7 +43,10 @@ static struct virtq_slot slots[QUEUE_SIZE];
 static void backend_keep(const struct vhu_message *message, int fd)
 {
     unsigned index = (unsigned)message->payload.u64 % QUEUES;
+    struct stat st;
 
+    if (message->header.request == VHU_SET_INFLIGHT_FD && fstat(fd, &st) == 0)
+        backend.recorded = st.st_ino;
     if (message->header.request == VHU_SET_VRING_KICK)
         backend.kick[index] = fd;
     else if (message->header.request == VHU_SET_VRING_CALL)
@@ -80,7 +90,11 @@ static bool backend_answer(struct vhu_message *m)
     uint32_t request = m->header.request;
 
     m->header.flags = VHU_FLAG_VERSION | VHU_FLAG_REPLY;
-    if (request == VHU_GET_VRING_BASE)
+    if (request == VHU_SET_VRING_BASE)
+        backend.base[m->payload.state.index] = m->payload.state.num;
+    if (request == VHU_GET_INFLIGHT_FD)
+        m->payload.inflight.mmap_size = 4096;
+    if (request == VHU_GET_VRING_BASE || request == VHU_GET_INFLIGHT_FD)
         return true;
     if (request == VHU_GET_CONFIG) {
         memcpy(m->payload.config.data, backend.config, m->payload.config.size);
@@ -91,17 +105,38 @@ static bool backend_answer(struct vhu_message *m)
     m->header.size = sizeof(m->payload.u64);
     m->payload.u64 = request == backend.refused;
     if (request == VHU_GET_FEATURES)
-        m->payload.u64 = UINT64_C(1) << VIRTIO_FEATURE_VERSION_1 |
-                         UINT64_C(1) << VIRTIO_FEATURE_RING_RESET |
-                         1u << VHU_FEATURE_PROTOCOL_FEATURES;
+        m->payload.u64 = (UINT64_C(1) << VIRTIO_FEATURE_VERSION_1 |
+                          UINT64_C(1) << VIRTIO_FEATURE_RING_RESET |
+                          1u << VHU_FEATURE_PROTOCOL_FEATURES) & ~backend.lacks;
     else if (request == VHU_GET_PROTOCOL_FEATURES)
         m->payload.u64 = 1u << VHU_PROTOCOL_MQ | 1u << VHU_PROTOCOL_REPLY_ACK |
-                         1u << VHU_PROTOCOL_CONFIG;
+                         1u << VHU_PROTOCOL_CONFIG | 1u << VHU_PROTOCOL_INFLIGHT_SHMFD;
     else if (request == VHU_GET_QUEUE_NUM)
-        m->payload.u64 = QUEUES;
+        m->payload.u64 = backend.queues;
     else
         return ack;
     return true;
+}
+
+static bool backend_send(const struct vhu_message *message)
+{
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = {.space = {0}};
+    struct iovec iov[] = {{(void *)(uintptr_t)&message->header, sizeof(message->header)},
+                          {(void *)(uintptr_t)&message->payload, message->header.size}};
+    struct msghdr whole = {.msg_iov = iov, .msg_iovlen = 2};
+
+    if (message->header.request == VHU_GET_INFLIGHT_FD && backend.record >= 0) {
+        whole.msg_control = control.space;
+        whole.msg_controllen = sizeof(control.space);
+        CMSG_FIRSTHDR(&whole)->cmsg_level = SOL_SOCKET;
+        CMSG_FIRSTHDR(&whole)->cmsg_type = SCM_RIGHTS;
+        CMSG_FIRSTHDR(&whole)->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(CMSG_FIRSTHDR(&whole)), &backend.record, sizeof(int));
+    }
+    return sendmsg(backend.socket, &whole, MSG_NOSIGNAL) >= 0;
 }
 
 static void *backend_serve(void *unused)
@@ -110,10 +145,7 @@ static void *backend_serve(void *unused)
 
     while (backend.count < HEARD_MAX && backend_hear(&message)) {
         backend.heard[backend.count++] = message.header.request;
-        if (!backend_answer(&message))
-            continue;
-        if (send(backend.socket, &message.header, sizeof(message.header), MSG_NOSIGNAL) < 0 ||
-            send(backend.socket, &message.payload, message.header.size, MSG_NOSIGNAL) < 0)
+        if (backend_answer(&message) && !backend_send(&message))
             break;
     }
     return unused;
@@ -130,25 +162,56 @@ static struct vhu_frontend_setup plain_setup(void)
     return setup;
 }
 
-static void connect_both(void)
+/* Returns the other end of the connection. */
+static int backend_start(void)
 {
-    const struct vhu_frontend_setup setup = plain_setup();
-    const uint64_t length = 1 << 16;
     int pair[2];
 
     cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
     backend.socket = pair[1];
+    backend.count = 0;
     cr_assert_eq(pthread_create(&backend.thread, NULL, backend_serve, NULL), 0);
+    return pair[0];
+}
+
+static void backend_end(void)
+{
+    (void)shutdown(backend.socket, SHUT_RDWR);
+    (void)pthread_join(backend.thread, NULL);
+    (void)close(backend.socket);
+}
+
+static void connect_to(const struct vhu_frontend_setup *setup)
+{
+    const uint64_t length = 1 << 16;
+
+    backend.queues = QUEUES;
+    backend.record = memfd_create("record", MFD_CLOEXEC);
     cr_assert_eq(vhu_frontend_share(&fe, &length, 1), 0);
-    cr_assert_eq(vhu_frontend_open(&fe, pair[0], &setup), 0);
+    cr_assert_eq(vhu_frontend_open(&fe, backend_start(), setup), 0);
     cr_assert_eq(vhu_frontend_drv(&fe, &drv), 0);
+}
+
+static void connect_both(void)
+{
+    const struct vhu_frontend_setup setup = plain_setup();
+
+    connect_to(&setup);
+}
+
+static void connect_resumable(void)
+{
+    struct vhu_frontend_setup setup = plain_setup();
+
+    setup.resumable = true;
+    connect_to(&setup);
 }
 
 static void disconnect(void)
 {
     vhu_frontend_close(&fe);
-    (void)pthread_join(backend.thread, NULL);
-    (void)close(backend.socket);
+    backend_end();
+    (void)close(backend.record);
 }
 
 static void negotiate(void)
@@ -269,6 +332,102 @@ Test(vhost_frontend, what_the_back_end_cannot_reach_is_not_a_queue)
     setup.memory.device = (uint64_t)(uintptr_t)setup.memory.cpu;
     cr_assert_eq(virtio_drv_queue_setup(&drv, &queue, 0, &setup), VIRTIO_ERR_QUEUE_MEMORY);
     cr_assert_null(vhu_frontend_error(&fe));
+}
+
+TestSuite(vhost_frontend_resumable, .init = connect_resumable, .fini = disconnect);
+
+/* A running device, whose back-end has completed five requests of a split ring. */
+static void run_and_lose(struct virtio_drv_queue *queue)
+{
+    negotiate();
+    cr_assert_eq(set_up(queue, 1), 0);
+    virtio_drv_ready(&drv);
+    fe.region[0].cpu[fe.ring[1].at.device - fe.region[0].device + 2] = 5;
+    backend_end();
+    cr_assert_not(vhu_frontend_wait(&fe));
+    cr_assert_eq(drv.transport->status_get(&drv), VIRTIO_STATUS_GONE);
+}
+
+Test(vhost_frontend_resumable, another_back_end_hears_what_the_first_one_heard)
+{
+    static const uint32_t all[] = {
+        VHU_GET_FEATURES,  VHU_GET_PROTOCOL_FEATURES, VHU_SET_PROTOCOL_FEATURES,
+        VHU_GET_QUEUE_NUM, VHU_SET_OWNER,             VHU_GET_CONFIG,
+        VHU_SET_FEATURES,  VHU_SET_MEM_TABLE,         VHU_SET_INFLIGHT_FD,
+        VHU_SET_VRING_NUM, VHU_SET_VRING_BASE,        VHU_SET_VRING_ADDR,
+        VHU_SET_VRING_CALL, VHU_SET_VRING_KICK,       VHU_SET_VRING_ENABLE};
+    struct pollfd kicked = {-1, POLLIN, 0};
+    struct virtio_drv_queue queue;
+    struct stat st;
+
+    run_and_lose(&queue);
+    backend.recorded = 0;
+    cr_assert_eq(vhu_frontend_reconnect(&fe, -1), -1);
+    cr_assert_eq(vhu_frontend_reconnect(&fe, backend_start()), 0);
+    cr_assert_eq(backend.count, sizeof(all) / sizeof(all[0]));
+    expect_heard(all, sizeof(all) / sizeof(all[0]));
+    cr_assert_eq(backend.base[1], 5);
+    cr_assert_eq(fstat(backend.record, &st), 0);
+    cr_assert_eq(backend.recorded, st.st_ino);
+    kicked.fd = backend.kick[1];
+    cr_assert_eq(poll(&kicked, 1, 0), 1);
+    cr_assert_null(vhu_frontend_error(&fe));
+    cr_assert(drv.transport->status_get(&drv) & VIRTIO_STATUS_DRIVER_OK);
+}
+
+Test(vhost_frontend_resumable, another_device_is_not_gone_on_with)
+{
+    struct virtio_drv_queue queue;
+
+    run_and_lose(&queue);
+    backend.queues = 1;
+    for (unsigned i = 0; i < 2; i++) {
+        cr_assert_eq(vhu_frontend_reconnect(&fe, backend_start()), -1);
+        cr_assert(strstr(vhu_frontend_error(&fe), "another device") != NULL);
+        backend_end();
+    }
+    backend.queues = QUEUES;
+    backend.lacks = UINT64_C(1) << VIRTIO_FEATURE_RING_RESET;
+    cr_assert_eq(vhu_frontend_reconnect(&fe, backend_start()), -1);
+    cr_assert(strstr(vhu_frontend_error(&fe), "another device") != NULL);
+    backend_end();
+    backend.lacks = 0;
+    backend.refused = VHU_SET_INFLIGHT_FD;
+    cr_assert_eq(vhu_frontend_reconnect(&fe, backend_start()), -1);
+    cr_assert(strstr(vhu_frontend_error(&fe), "refuses the queues") != NULL);
+    backend_end();
+    backend.refused = 0;
+    cr_assert_eq(vhu_frontend_reconnect(&fe, backend_start()), 0);
+}
+
+Test(vhost_frontend_resumable, one_record_serves_queues_of_one_size)
+{
+    struct virtio_queue_setup setup = {
+        QUEUE_SIZE / 2, vhu_frontend_memory(&fe, 0, 4096, 4096), slots};
+    struct virtio_drv_queue queue;
+
+    negotiate();
+    cr_assert_eq(set_up(&queue, 0), 0);
+    cr_assert_eq(virtio_drv_queue_setup(&drv, &queue, 1, &setup), VIRTIO_ERR_QUEUE_REFUSED);
+}
+
+Test(vhost_frontend_resumable, a_record_without_memory_is_none)
+{
+    struct virtio_drv_queue queue;
+
+    negotiate();
+    (void)close(backend.record);
+    backend.record = -1;
+    cr_assert_eq(set_up(&queue, 0), VIRTIO_ERR_QUEUE_REFUSED);
+}
+
+Test(vhost_frontend, goes_on_with_no_other_back_end_without_a_record)
+{
+    struct virtio_drv_queue queue;
+
+    run_and_lose(&queue);
+    cr_assert_eq(vhu_frontend_reconnect(&fe, backend_start()), -1);
+    cr_assert(strstr(vhu_frontend_error(&fe), "nobody recorded") != NULL);
 }
 
 Test(vhost_frontend_alone, what_does_not_fit_is_refused)

@@ -54,7 +54,8 @@ struct run {
     const char *program; /* the one to start */
     bool write;
     bool packed;
-    unsigned long queue_size, queues, regions, rounds, timeout_ms;
+    unsigned long queue_size, queues, regions, rounds, timeout_ms, reconnects;
+    unsigned long reconnected;
     struct virtio_features refused;
     struct daemon daemon;
     struct vhu_frontend front;
@@ -191,6 +192,7 @@ static int connect_front(struct run *run)
                                              .queues_counted = 1,
                                              .queue_size = BLK_QUEUE_MAX,
                                              .config_length = CONFIG_LENGTH,
+                                             .resumable = run->reconnects != 0,
                                              .timeout_ms = (int)run->timeout_ms};
     int socket = run->socket != NULL ? vhu_frontend_connect(run->socket) : start_daemon(run);
 
@@ -201,11 +203,36 @@ static int connect_front(struct run *run)
     return vhu_frontend_drv(&run->front, &run->drv);
 }
 
+/* Has the back-end gone, and is there another one, as often as that is allowed? */
+static bool reconnect(struct run *run)
+{
+    static const struct timespec pause = {0, 5000000};
+
+    for (unsigned long waited = 0; waited < run->timeout_ms; waited += 5) {
+        if (vhu_frontend_error(&run->front) == NULL || run->reconnected == run->reconnects)
+            return false;
+        if (vhu_frontend_reconnect(&run->front, vhu_frontend_connect(run->socket)) == 0) {
+            run->reconnected++;
+            return true;
+        }
+        (void)nanosleep(&pause, NULL);
+    }
+    return false;
+}
+
+/* The wait hook of the driver, which need not know that it waits for another back-end. */
+static bool wait_or_reconnect(void *ctx)
+{
+    struct run *run = (struct run *)ctx;
+
+    return vhu_frontend_wait(&run->front) || reconnect(run);
+}
+
 static int start(struct run *run)
 {
     struct blk_setup setup = {.memory = vhu_frontend_memory(&run->front, 0, 0, MAPPED),
-                              .wait = vhu_frontend_wait,
-                              .wait_ctx = &run->front,
+                              .wait = wait_or_reconnect,
+                              .wait_ctx = run,
                               .refused = run->refused,
                               .queue_size = (uint16_t)run->queue_size};
     bool offered;
@@ -253,7 +280,9 @@ static int work(struct run *run)
     printf("vhost-user, %s, %u queue%s\n", run->socket != NULL ? run->socket : run->program,
            vhu_frontend_queues(&run->front), vhu_frontend_queues(&run->front) == 1 ? "" : "s");
     for (unsigned long i = 0; i < run->rounds && err == 0; i++) {
-        err = one_round(run);
+        do /* a driver that was not running is started again */
+            err = one_round(run);
+        while (err != 0 && reconnect(run));
         (void)fflush(stdout); /* whoever watches counts rounds */
     }
     return err;
@@ -270,7 +299,8 @@ static int drive(struct run *run)
     else if (idle)
         fprintf(stderr, "vhost-front-blk: the device never interrupted\n");
     else
-        printf("  interrupts %u, each from an eventfd\n", vhu_frontend_interrupts(&run->front));
+        printf("  interrupts %u, each from an eventfd; %lu new back-ends\n",
+               vhu_frontend_interrupts(&run->front), run->reconnected);
     vhu_frontend_close(&run->front);
     stop_daemon(&run->daemon, lost != NULL);
     return lost != NULL || err != 0 || idle;
@@ -294,7 +324,8 @@ static int usage(FILE *out, int status)
             "  --queues N       let the daemon have N queues; the first one is used\n"
             "  --regions N      1: rings and data in one piece of memory; default 2\n"
             "  --rounds N       reset the device and do it all again, N times\n"
-            "  --timeout MS     for an answer or an interrupt, default 10000\n"
+            "  --reconnect N    up to N times, go on with the back-end that listens at PATH next\n"
+            "  --timeout MS     for an answer, an interrupt or a back-end, default 10000\n"
             "  --help           this text\n");
     return status;
 }
@@ -334,6 +365,7 @@ static int take_value(struct run *run, const char *name, const char *value)
         {"--queues", "number of queues", offsetof(struct run, queues), 1, VHU_FRONTEND_RINGS},
         {"--regions", "number of regions", offsetof(struct run, regions), 1, 2},
         {"--rounds", "number of rounds", offsetof(struct run, rounds), 1, 1000000},
+        {"--reconnect", "number of times", offsetof(struct run, reconnects), 1, 1000000},
         {"--timeout", "time in milliseconds", offsetof(struct run, timeout_ms), 1, 600000}};
 
     for (unsigned i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
@@ -377,6 +409,8 @@ static bool parse(struct run *run, char **argv)
         fprintf(stderr, "vhost-front-blk: the daemon cannot take a path with a comma\n");
         return false;
     }
+    if (run->reconnects != 0 && run->socket == NULL)
+        return fprintf(stderr, "vhost-front-blk: --reconnect needs --socket\n") < 0;
     if (!run->packed)
         virtio_features_add(&run->refused, VIRTIO_FEATURE_RING_PACKED);
     return run->image != NULL;

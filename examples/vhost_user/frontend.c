@@ -63,6 +63,8 @@ static const char *request_name(uint32_t request)
     case VHU_SET_VRING_ENABLE: return "SET_VRING_ENABLE";
     case VHU_GET_CONFIG: return "GET_CONFIG";
     case VHU_SET_CONFIG: return "SET_CONFIG";
+    case VHU_GET_INFLIGHT_FD: return "GET_INFLIGHT_FD";
+    case VHU_SET_INFLIGHT_FD: return "SET_INFLIGHT_FD";
     case VHU_RESET_DEVICE: return "RESET_DEVICE";
     default: return "an unknown request";
     }
@@ -168,15 +170,45 @@ static int send_call(struct vhu_frontend *fe, const struct call *call, uint32_t 
     return send_bytes(fe, call, bytes, sizeof(header) + call->size, call->fd_count);
 }
 
-/* Receives exactly `size` bytes of the answer. Descriptors that come along are dropped by the
- * kernel: none is expected. */
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        (void)close(*fd);
+    *fd = -1;
+}
+
+/* Receives what there is, and keeps the descriptor that comes along. There is room for one: the kernel
+ * drops any other. */
+static ssize_t receive_some(struct vhu_frontend *fe, void *data, size_t size)
+{
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec iov = {data, size};
+    struct msghdr message = {.msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = control.space,
+                             .msg_controllen = CMSG_LEN(sizeof(int))};
+    ssize_t got = recvmsg(fe->socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    struct cmsghdr *item = got > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+
+    if (item != NULL && item->cmsg_level == SOL_SOCKET && item->cmsg_type == SCM_RIGHTS &&
+        item->cmsg_len == CMSG_LEN(sizeof(int))) {
+        close_fd(&fe->came_along);
+        memcpy(&fe->came_along, CMSG_DATA(item), sizeof(int));
+    }
+    return got;
+}
+
+/* Receives exactly `size` bytes of the answer. */
 static int receive_bytes(struct vhu_frontend *fe, enum vhu_request request, void *data, size_t size)
 {
     int64_t deadline = now_ms() + fe->setup.timeout_ms;
     size_t have = 0;
 
     while (have < size) {
-        ssize_t got = recv(fe->socket, (char *)data + have, size - have, MSG_DONTWAIT);
+        ssize_t got = receive_some(fe, (char *)data + have, size - have);
 
         if (got > 0)
             have += (size_t)got;
@@ -198,6 +230,7 @@ static int receive_answer(struct vhu_frontend *fe, enum vhu_request request, voi
 {
     struct vhu_header header;
 
+    close_fd(&fe->came_along);
     if (receive_bytes(fe, request, &header, sizeof(header)) != 0)
         return -1;
     if (header.request != (uint32_t)request)
@@ -384,13 +417,6 @@ static const struct virtio_window_ops config_ops = {config_read, config_write};
 
 /* ----- queues ----- */
 
-static void close_fd(int *fd)
-{
-    if (*fd >= 0)
-        (void)close(*fd);
-    *fd = -1;
-}
-
 /* Takes the signal that is in an eventfd, if there is one. */
 static bool drain(int fd)
 {
@@ -447,11 +473,47 @@ static int tell_event(struct vhu_frontend *fe, enum vhu_request request, uint16_
     return tell(fe, &call);
 }
 
+/* The record of requests in flight, which outlives the back-end: 0, 1 if it refuses, -1. */
+static int tell_record(struct vhu_frontend *fe)
+{
+    struct call call = {VHU_SET_INFLIGHT_FD, &fe->inflight, sizeof(fe->inflight), &fe->record, 1};
+
+    return tell(fe, &call);
+}
+
+/* Has the back-end make one, before the first queue of `num` entries. */
+static int begin_record(struct vhu_frontend *fe, uint16_t num)
+{
+    struct vhu_inflight wanted = {.queue_count = (uint16_t)fe->queues, .queue_size = num};
+    struct call call = {VHU_GET_INFLIGHT_FD, &wanted, sizeof(wanted), NULL, 0};
+
+    if (fe->record >= 0)
+        return num != fe->inflight.queue_size;
+    if (send_call(fe, &call, 0) != 0 || receive_answer(fe, VHU_GET_INFLIGHT_FD, &fe->inflight,
+                                                       sizeof(fe->inflight), false) < 0)
+        return -1;
+    if (fe->inflight.mmap_size == 0 || fe->came_along < 0)
+        return 1;
+    fe->record = fe->came_along;
+    fe->came_along = -1;
+    return tell_record(fe);
+}
+
+/* Where a ring is to go on. A split one says itself how far the back-end before had come. */
+static uint32_t ring_base(const struct vhu_frontend *fe, const struct virtio_queue_addresses *at)
+{
+    const volatile uint8_t *used;
+
+    if (fe->accepted & UINT64_C(1) << VIRTIO_FEATURE_RING_PACKED)
+        return PACKED_BASE;
+    used = (const volatile uint8_t *)(uintptr_t)user_address(fe, at->device);
+    return used[2] | (uint32_t)used[3] << 8; /* no back-end writes now */
+}
+
 /* Describes a queue to the back-end: 0, 1 if it refuses, -1. */
 static int describe_ring(struct vhu_frontend *fe, uint16_t index,
                          const struct virtio_queue_addresses *at)
 {
-    bool packed = (fe->accepted & UINT64_C(1) << VIRTIO_FEATURE_RING_PACKED) != 0;
     struct vhu_vring_addr address = {.index = index,
                                      .desc = user_address(fe, at->desc),
                                      .used = user_address(fe, at->device),
@@ -461,7 +523,7 @@ static int describe_ring(struct vhu_frontend *fe, uint16_t index,
     int err = tell_ring(fe, VHU_SET_VRING_NUM, index, at->num);
 
     if (err == 0)
-        err = tell_ring(fe, VHU_SET_VRING_BASE, index, packed ? PACKED_BASE : 0);
+        err = tell_ring(fe, VHU_SET_VRING_BASE, index, ring_base(fe, at));
     if (err == 0)
         err = tell(fe, &call);
     if (err == 0)
@@ -524,8 +586,11 @@ static int queue_enable(const struct virtio_drv *drv, uint16_t index,
         return VIRTIO_ERR_QUEUE_MEMORY;
     ring->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     ring->call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    err = ring->kick < 0 || ring->call < 0 ? fail(fe, "no eventfd: %s", strerror(errno))
-                                           : describe_ring(fe, index, at);
+    err = ring->kick < 0 || ring->call < 0 ? fail(fe, "no eventfd: %s", strerror(errno)) : 0;
+    if (err == 0 && fe->setup.resumable)
+        err = begin_record(fe, at->num);
+    if (err == 0)
+        err = describe_ring(fe, index, at);
     if (err == 0 && (fe->status & VIRTIO_STATUS_DRIVER_OK) != 0)
         err = enable_ring(fe, index);
     if (err != 0) {
@@ -534,6 +599,7 @@ static int queue_enable(const struct virtio_drv *drv, uint16_t index,
         return err > 0 ? VIRTIO_ERR_QUEUE_REFUSED : VIRTIO_ERR_GONE;
     }
     ring->in_use = true;
+    ring->at = *at;
     kick.address = (uint64_t)ring->kick;
     *notify = kick;
     return 0;
@@ -603,6 +669,7 @@ static void reset(struct vhu_frontend *fe)
             stop_ring(fe, i);
     }
     fe->accepted = 0;
+    close_fd(&fe->record);
     if ((fe->protocol & 1u << VHU_PROTOCOL_RESET_DEVICE) != 0 && fe->status != 0 &&
         tell(fe, &call) > 0)
         (void)fail(fe, "the back-end refuses to be reset");
@@ -733,6 +800,9 @@ static int negotiate_protocol(struct vhu_frontend *fe)
     uint64_t offered, wanted = 1u << VHU_PROTOCOL_MQ | 1u << VHU_PROTOCOL_REPLY_ACK |
                                1u << VHU_PROTOCOL_CONFIG | 1u << VHU_PROTOCOL_RESET_DEVICE;
 
+    fe->protocol = 0;
+    if (fe->setup.resumable)
+        wanted |= 1u << VHU_PROTOCOL_INFLIGHT_SHMFD;
     if (!has_enable(fe))
         return 0;
     if (ask(fe, VHU_GET_PROTOCOL_FEATURES, &offered) != 0 ||
@@ -759,28 +829,86 @@ static int count_queues(struct vhu_frontend *fe)
     return 0;
 }
 
-int vhu_frontend_open(struct vhu_frontend *fe, int socket, const struct vhu_frontend_setup *setup)
+/* The first messages on a socket, up to what the device is. */
+static int introduce(struct vhu_frontend *fe)
 {
     struct call owner = {VHU_SET_OWNER, NULL, 0, NULL, 0};
 
+    if (ask(fe, VHU_GET_FEATURES, &fe->offered) != 0 || negotiate_protocol(fe) != 0 ||
+        count_queues(fe) != 0)
+        return -1;
+    if (fe->setup.resumable && (fe->protocol & 1u << VHU_PROTOCOL_INFLIGHT_SHMFD) == 0)
+        return fail(fe, "the back-end keeps no record of requests in flight");
+    if (tell(fe, &owner) != 0)
+        return fail(fe, "the back-end refuses an owner");
+    return fe->setup.own_config == NULL && has_config(fe) ? fetch_config(fe) : 0;
+}
+
+int vhu_frontend_open(struct vhu_frontend *fe, int socket, const struct vhu_frontend_setup *setup)
+{
     if (socket < 0)
         return fail(fe, "no connection: %s", strerror(errno));
     fe->setup = *setup;
     fe->socket = socket;
     fe->open = true;
+    fe->record = fe->came_along = -1;
     for (unsigned i = 0; i < VHU_FRONTEND_RINGS; i++)
         fe->ring[i].kick = fe->ring[i].call = -1;
     if (setup->queues > VHU_FRONTEND_RINGS || setup->config_length > VHU_FRONTEND_CONFIG)
         return fail(fe, "more queues or configuration than a front-end has");
-    if (ask(fe, VHU_GET_FEATURES, &fe->offered) != 0 || negotiate_protocol(fe) != 0 ||
-        count_queues(fe) != 0)
-        return -1;
-    if (tell(fe, &owner) != 0)
-        return fail(fe, "the back-end refuses an owner");
     if (setup->own_config != NULL)
         memcpy(fe->config, setup->own_config, setup->config_length);
-    else if (has_config(fe))
-        return fetch_config(fe);
+    return introduce(fe);
+}
+
+/* Tells a new back-end what the driver told the one before. */
+static int repeat(struct vhu_frontend *fe)
+{
+    int err = 0;
+
+    if ((fe->status & VIRTIO_STATUS_FEATURES_OK) != 0 && !agree(fe))
+        return fail(fe, "the new back-end refuses the features of the one before");
+    if (fe->record >= 0)
+        err = tell_record(fe);
+    for (uint16_t i = 0; i < fe->queues && err == 0; i++) {
+        if (fe->ring[i].in_use)
+            err = describe_ring(fe, i, &fe->ring[i].at);
+    }
+    if (err != 0)
+        return fail(fe, "the new back-end refuses the queues of the one before");
+    if ((fe->status & VIRTIO_STATUS_DRIVER_OK) != 0)
+        start(fe);
+    return failed(fe) ? -1 : 0;
+}
+
+/* Is it the device that the driver knows? */
+static int introduce_again(struct vhu_frontend *fe)
+{
+    unsigned queues = fe->queues;
+    int err = introduce(fe);
+    bool fewer = fe->queues < queues;
+
+    fe->queues = queues;
+    if (err == 0 && (fewer || (fe->accepted & ~fe->offered & ~fe->setup.own_features) != 0))
+        err = fail(fe, "the new back-end is another device");
+    return err;
+}
+
+int vhu_frontend_reconnect(struct vhu_frontend *fe, int socket)
+{
+    if (socket < 0)
+        return -1;
+    close_fd(&fe->socket);
+    fe->socket = socket;
+    fe->error[0] = '\0';
+    if (!fe->setup.resumable)
+        return fail(fe, "nobody recorded what was in flight");
+    if (introduce_again(fe) != 0 || repeat(fe) != 0)
+        return -1;
+    for (unsigned i = 0; i < fe->queues; i++) { /* a kick may have been lost with the old one */
+        if (fe->ring[i].in_use)
+            kick_write(NULL, (uint64_t)fe->ring[i].kick, 4, 0);
+    }
     return 0;
 }
 
@@ -829,8 +957,11 @@ void vhu_frontend_close(struct vhu_frontend *fe)
         close_fd(&fe->ring[i].kick);
         close_fd(&fe->ring[i].call);
     }
-    if (fe->open)
+    if (fe->open) {
         close_fd(&fe->socket);
+        close_fd(&fe->record);
+        close_fd(&fe->came_along);
+    }
     for (unsigned i = 0; i < fe->region_count; i++) {
         (void)munmap(fe->region[i].cpu, (size_t)fe->region[i].length);
         close_fd(&fe->region[i].fd);

@@ -22,13 +22,14 @@
  *     vhu_frontend_close(&fe);
  *
  * Errors are sticky: after the first one the device reads as gone (VIRTIO_ERR_GONE), nothing is
- * sent any more, and vhu_frontend_error() says what happened. No call waits longer than
- * setup.timeout_ms for one answer. Serialise all calls on one struct vhu_frontend; kicks may come
+ * sent any more, and vhu_frontend_error() says what happened. vhu_frontend_reconnect() starts over
+ * with another back-end. No call waits longer than setup.timeout_ms for one answer. Serialise all calls on one struct vhu_frontend; kicks may come
  * from anywhere.
  */
 #ifndef EXAMPLES_VHOST_USER_FRONTEND_H
 #define EXAMPLES_VHOST_USER_FRONTEND_H
 
+#include "protocol.h"
 #include "virtio.h"
 
 enum {
@@ -47,6 +48,8 @@ struct vhu_frontend_setup {
      *  the features that stand for it; the back-end hears of neither. NULL: ask the back-end. */
     const uint8_t *own_config;
     uint64_t own_features;
+    bool resumable;         /**< for vhu_frontend_reconnect(): the back-end has to record what it has
+                                 in flight; all queues are of one size then */
     int timeout_ms;         /**< for an answer, and for an interrupt that is waited for */
 };
 
@@ -63,6 +66,7 @@ struct vhu_frontend_ring {
     int kick; /**< eventfd: driver to device */
     int call; /**< eventfd: device to driver */
     bool in_use;
+    struct virtio_queue_addresses at;
 };
 
 /** One connection. Zero it first; every field is private to frontend.c. */
@@ -81,6 +85,9 @@ struct vhu_frontend {
     uint8_t config[VHU_FRONTEND_CONFIG];
     struct vhu_frontend_region region[VHU_FRONTEND_REGIONS];
     unsigned region_count;
+    struct vhu_inflight inflight; /**< what `record` is to be known by */
+    int record;                   /**< the back-end's, of requests in flight; -1: none yet */
+    int came_along;               /**< a descriptor, with the last answer; -1: none */
     struct vhu_frontend_ring ring[VHU_FRONTEND_RINGS];
     char error[200];
 };
@@ -100,6 +107,17 @@ struct virtio_dma vhu_frontend_memory(const struct vhu_frontend *fe, unsigned re
  *  0, or -1: see vhu_frontend_error(). */
 int vhu_frontend_open(struct vhu_frontend *fe, int socket,
                         const struct vhu_frontend_setup *setup);
+
+/**
+ * Goes on with another back-end after the first one went away: features, memory and queues are as the
+ * driver left them, and what was in flight is served by the new one, as the record of the old one says.
+ * Wants setup.resumable. Call it when a wait hook or a call of the driver fails with an error that
+ * vhu_frontend_error() knows; then go on waiting, or reset the device if it was not yet running.
+ * A packed ring's position is in the record alone.
+ * @param socket  connected, of a front-end that was open before; -1: nothing changes
+ * @return 0, or -1: see vhu_frontend_error(); try again with another socket
+ */
+int vhu_frontend_reconnect(struct vhu_frontend *fe, int socket);
 
 /** Fills in a driver's view of the device. 0, or VIRTIO_ERR_GONE if there is no connection. */
 int vhu_frontend_drv(struct vhu_frontend *fe, struct virtio_drv *drv);
