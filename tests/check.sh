@@ -246,6 +246,8 @@ qemu_devices() {
         -o $build/vhost-blk
     step "vhost-blk under Linux's driver and bad messages" tests/vhost.py --quick $build/vhost-blk
     step "vhost-blk killed among its requests" tests/vhost_soak.py $build/vhost-blk
+    step "vhost-blk under Debian's kernel in QEMU, packed rings" tests/vhost_linux.py --quick \
+        $build/vhost-blk
     step "vhost-net builds, clang" clang -std=c11 -O2 $common $vhost_net -o $build/vhost-net-clang
     step "vhost-net builds, gcc, sanitized" gcc -std=c11 -O1 $common "$config" $sanitize $vhost_net \
         -o $build/vhost-net
