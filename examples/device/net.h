@@ -84,10 +84,10 @@ struct netdev_piece {
 
 /** A frame in the memory of its driver, who may change it at any time. */
 struct netdev_frame {
-    struct netdev_piece piece[NETDEV_PIECES]; /**< from `first` on, before `end` */
     unsigned first;
     unsigned end;
-    uint32_t length; /**< bytes of all pieces; 0: a refused frame */
+    uint32_t length;                          /**< bytes of all pieces; 0: a refused frame */
+    struct netdev_piece piece[NETDEV_PIECES]; /**< from `first` on, before `end` */
 };
 
 /** The feature bits that it offers. */
