@@ -158,7 +158,8 @@ def echo_io(program, directory, ring, size):
         for turn in range(2):
             text = testpmd(directory, [device(running, ring, size)], lambda text: received(text) > 20000, "--tx-first")
             for path in RINGS[ring][1:]:
-                need(path in text or "vectorized" in path and not has_avx512(), f"DPDK does not use \"{path}\": {text[:2000]}")
+                used = path in text or "vectorized" in path and not has_avx512()
+                need(used, f"DPDK does not use \"{path}\": {text[:2000]}")
             rx, tx = forwarded(text)[:2]  # it may drop some of its own: 64 entries are few for its vectorized functions
             sent, arrived = sent + tx, arrived + rx
             running.await_said("front-end went away", turn + 1)
@@ -307,6 +308,25 @@ def test_uml_switch(program, directory):
 def test_uml_jumbo(program, directory):
     """user-mode Linux, two guests at the switch, frames of 9000 bytes over several buffers"""
     switched(program, directory, 9000)
+
+
+def test_command_line(program, directory):
+    """wrong arguments, a socket in use, both sockets gone after SIGINT"""
+    for words in (["--socket"], [], ["--socket", "s", "--mac", "1:2"], ["--socket", "s", "--mac", "01:2:3:4:5:6"],
+                  ["--socket", "s", "--mac", "2:3:4:5:6:7:8"], ["--socket", "s", "--mtu", "67"],
+                  ["--socket", "s", "--mtu", "65536"], ["--colour", "red"], ["--socket", "s"] * 17):
+        status = subprocess.run([program, *words], capture_output=True, timeout=10, check=False).returncode
+        need(status == 2, f"{words}: exit status {status}")
+    running = Net(program, directory, ports=2)
+    try:
+        done = subprocess.run([program, "--socket", str(directory / "other"), "--socket", running.paths[1]],
+                              capture_output=True, text=True, timeout=10, check=False)
+        need(done.returncode == 1 and "Address already in use" in done.stderr, f"two daemons at one socket: {done}")
+        need(not (directory / "other").exists(), "the socket of a daemon that did not start is left behind")
+        running.stop(signal.SIGINT)
+    finally:
+        running.kill()
+    need(not any(os.path.exists(path) for path in running.paths), "a socket is left behind")
 
 
 # ----- messages that make no sense, memory that goes away -----
@@ -503,7 +523,8 @@ def test_switch_broken(program, directory):
 
 RUNS = {name[5:]: run for name, run in list(globals().items()) if name.startswith("test_")}
 add_dpdk_runs(RUNS)
-QUICK = ("uml_echo", "uml_switch", "bad_messages", "bad_frames", "switch_ports", "switch_cut", "switch_broken")
+QUICK = ("uml_echo", "uml_switch", "bad_messages", "bad_frames", "switch_ports", "switch_cut", "switch_broken",
+         "command_line")
 
 if __name__ == "__main__":
     sys.exit(vhost.main(__doc__, RUNS, lambda name: name in QUICK or getattr(RUNS[name], "quick", False)))
