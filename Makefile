@@ -41,7 +41,7 @@ help:
 	@echo 'make vhost        build build/vhost-blk, -net, -console, -rng: devices for virtual machines over vhost-user'
 	@echo 'make vhost-peers  Linux, user-mode and under QEMU, and DPDK use them, with file systems; and bad messages'
 	@echo 'make vhost-soak [SOAK=3600]  kills vhost-blk among its requests for so many seconds; nothing may be lost'
-	@echo 'make vhost-bench [QUICK=1]  frames a second of vhost-net, beside the back-end of DPDK'
+	@echo 'make vhost-bench [QUICK=1]  vhost-net beside DPDK, vhost-blk beside qemu-storage-daemon'
 	@echo 'make lspci        build build/virtio-lspci, which shows the virtio side of PCI functions'
 	@echo 'make qemu         the runs against QEMU alone'
 	@echo 'make run BOARD=aarch64-virt DEVICE=blk  a bare-metal program on a machine of QEMU'
