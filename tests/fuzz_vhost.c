@@ -90,6 +90,12 @@ static void fill(struct vhu_message *message)
             region->mmap_offset = at;
             region->size = take_bytes(1) % 8 != 0 ? MEMORY_SIZE / 4 : number();
         }
+    } else if (request == VHU_ADD_MEM_REG || request == VHU_REM_MEM_REG) {
+        payload->slot.padding = 0;
+        payload->slot.region.guest_addr = guest_base + take_bytes(1) % 4 * (MEMORY_SIZE / 4);
+        payload->slot.region.user_addr = user_base;
+        payload->slot.region.mmap_offset = 0;
+        payload->slot.region.size = take_bytes(1) % 8 != 0 ? MEMORY_SIZE / 4 : number();
     } else if (request == VHU_SET_VRING_ADDR) {
         payload->ring.index = (uint32_t)take_bytes(1) % 4;
         payload->ring.flags = 0;
@@ -131,7 +137,7 @@ static uint32_t size_of(const struct vhu_message *message)
 
 static bool send_one(void)
 {
-    struct vhu_message message = {{(uint32_t)take_bytes(1) % 36, VHU_FLAG_VERSION, 0}, {0}};
+    struct vhu_message message = {{(uint32_t)take_bytes(1) % 42, VHU_FLAG_VERSION, 0}, {0}};
     int fd[VHU_MAX_FDS];
     unsigned fds = 0;
     struct vhu_answer answered;

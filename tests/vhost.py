@@ -309,7 +309,8 @@ REQUEST = {name: number for number, name in enumerate(
     """- GET_FEATURES SET_FEATURES SET_OWNER RESET_OWNER SET_MEM_TABLE SET_LOG_BASE SET_LOG_FD SET_VRING_NUM
     SET_VRING_ADDR SET_VRING_BASE GET_VRING_BASE SET_VRING_KICK SET_VRING_CALL SET_VRING_ERR
     GET_PROTOCOL_FEATURES SET_PROTOCOL_FEATURES GET_QUEUE_NUM SET_VRING_ENABLE""".split())}
-REQUEST.update(GET_CONFIG=24, SET_CONFIG=25, GET_INFLIGHT_FD=31, SET_INFLIGHT_FD=32, RESET_DEVICE=34)
+REQUEST.update(GET_CONFIG=24, SET_CONFIG=25, GET_INFLIGHT_FD=31, SET_INFLIGHT_FD=32, RESET_DEVICE=34,
+               GET_MAX_MEM_SLOTS=36, ADD_MEM_REG=37, REM_MEM_REG=38, SET_STATUS=39, GET_STATUS=40)
 VERSION_1, PACKED, PROTOCOL, EVENT_IDX = 1 << 32, 1 << 34, 1 << 30, 1 << 29
 GUEST, USER, MEMORY, NUM = 0x100000, 0x7F0000000000, MIB, 8
 DESC, AVAIL, USED, REQUESTS = 0, 0x1000, 0x2000, 0x4000
@@ -379,6 +380,14 @@ class Front:
         payload = struct.pack("=II", len(regions) if count is None else count, 0)
         payload += b"".join(struct.pack("=QQQQ", *region) for region in regions)
         self.send("SET_MEM_TABLE", payload, [self.file] * len(regions) if fds is None else fds)
+
+    def slot(self, name, size=MEMORY, guest=GUEST, fds=None):
+        """Adds or removes one region of memory."""
+        self.send(name, struct.pack("=QQQQQ", 0, guest, size, USER, 0), [self.file] if fds is None else fds)
+
+    def ask(self, name):
+        self.send(name)
+        return struct.unpack("=Q", self.receive()[0])[0]
 
     def ring(self, base=0, num=NUM, desc=USER + DESC, avail=USER + AVAIL, used=USER + USED):
         self.state("SET_VRING_NUM", 0, num)
@@ -503,6 +512,15 @@ BAD = [
     ("a region longer than its file", with_table((GUEST, MIB + 1, USER, 0)), "past the end of its file"),
     ("an offset behind the file", with_table((GUEST, MIB, USER, 4096)), "past the end of its file"),
     ("a region of a pipe", with_table(fds=os.pipe()[:1]), "past the end of its file"),
+    ("a region added without its descriptor", lambda f: f.slot("ADD_MEM_REG", fds=[]), "without its descriptor"),
+    ("a region added of no bytes", lambda f: f.slot("ADD_MEM_REG", size=0), "of no bytes"),
+    ("a region added past its file", lambda f: f.slot("ADD_MEM_REG", size=2 * MIB), "past the end of its file"),
+    ("33 regions", lambda f: [f.slot("ADD_MEM_REG", guest=GUEST + i * MIB) for i in range(33)], "than there are slots"),
+    ("a region removed that is not there", lambda f: f.slot("REM_MEM_REG", fds=[]), "that is not there"),
+    ("a region removed of another size", lambda f: (f.table(), f.slot("REM_MEM_REG", size=4096, fds=[])), "not there"),
+    ("a region removed at another address", lambda f: (f.table(), f.slot("REM_MEM_REG", guest=0, fds=[])), "not there"),
+    ("a region removed under a ring", lambda f: (f.ready(), f.slot("REM_MEM_REG", fds=[])), "outside the memory"),
+    ("a status of nine bits", lambda f: f.number("SET_STATUS", 256), "more than eight bits"),
     ("queue 64", lambda f: f.state("SET_VRING_NUM", 64, 8), "does not exist"),
     ("queue 2^31", lambda f: f.state("GET_VRING_BASE", 1 << 31, 0), "does not exist"),
     ("a kick for queue 200", lambda f: f.number("SET_VRING_KICK", 200, [f.kick]), "does not exist"),
@@ -551,7 +569,8 @@ BAD = [
 SIZES = {"GET_FEATURES": 0, "SET_FEATURES": 8, "SET_OWNER": 0, "RESET_OWNER": 0, "SET_VRING_NUM": 8,
          "SET_VRING_ADDR": 40, "SET_VRING_BASE": 8, "GET_VRING_BASE": 8, "SET_VRING_KICK": 8, "SET_VRING_CALL": 8,
          "SET_VRING_ERR": 8, "GET_PROTOCOL_FEATURES": 0, "SET_PROTOCOL_FEATURES": 8, "GET_QUEUE_NUM": 0,
-         "SET_VRING_ENABLE": 8, "RESET_DEVICE": 0}
+         "SET_VRING_ENABLE": 8, "RESET_DEVICE": 0, "GET_MAX_MEM_SLOTS": 0, "ADD_MEM_REG": 40, "REM_MEM_REG": 40,
+         "SET_STATUS": 8, "GET_STATUS": 0}
 for request, right in SIZES.items():
     for wrong in (0, 1, 4, 7, 8, 9, 12, 39, 40, 41, 48):
         if wrong != right:
@@ -605,6 +624,35 @@ def test_bad_truncated(program, directory):
                            flags=pick.choice((1, 1, 1, 9, pick.randrange(16))))
             front.close()
         good(running_daemon.path, content)
+
+
+def test_slots(program, directory):
+    """memory added and removed region by region while rings run; the device status"""
+    content = noise(MIB)
+    image = directory / "slots.img"
+    image.write_bytes(content)
+    with daemon(program, directory, image) as running_daemon:
+        front = Front(running_daemon.path)
+        front.features(extra=1 << 28)
+        need(front.ask("GET_MAX_MEM_SLOTS") == 32, "the slots are not 32")
+        front.slot("ADD_MEM_REG", guest=GUEST + 16 * MIB)
+        front.slot("ADD_MEM_REG")
+        front.slot("REM_MEM_REG", guest=GUEST + 16 * MIB)  # some front-ends send a descriptor along
+        front.ring()
+        for idx in range(3):
+            front.offer(idx, 0, idx)
+            os.eventfd_write(front.kick, 1)
+            need(front.wait_used(idx + 1), "not served")
+            at = REQUESTS + 0x1000 * idx
+            need(front.memory[at + 0x200:at + 0x400] == content[512 * idx:512 * idx + 512], "other data")
+            front.slot("ADD_MEM_REG", guest=GUEST + (idx + 1) * MIB)
+        need(front.ask("GET_STATUS") == 0, "a status that nobody set")
+        front.number("SET_STATUS", 15)
+        need(front.ask("GET_STATUS") == 15, "another status than was set")
+        front.close()
+        front = Front(running_daemon.path)
+        need(front.ask("GET_STATUS") == 0, "the status of the front-end before")
+        front.close()
 
 
 def test_bad_driver(program, directory):

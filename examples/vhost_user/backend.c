@@ -20,7 +20,9 @@ enum { LINE = 160, ALIGN_INFLIGHT = 8 };
 
 static const uint64_t protocol_features =
     BIT(VHU_PROTOCOL_MQ) | BIT(VHU_PROTOCOL_REPLY_ACK) | BIT(VHU_PROTOCOL_BACKEND_REQ) |
-    BIT(VHU_PROTOCOL_CONFIG) | BIT(VHU_PROTOCOL_INFLIGHT_SHMFD) | BIT(VHU_PROTOCOL_RESET_DEVICE);
+    BIT(VHU_PROTOCOL_CONFIG) | BIT(VHU_PROTOCOL_INFLIGHT_SHMFD) |
+    BIT(VHU_PROTOCOL_RESET_DEVICE) | BIT(VHU_PROTOCOL_CONFIGURE_MEM_SLOTS) |
+    BIT(VHU_PROTOCOL_STATUS);
 
 static const uint64_t ring_features =
     BIT(VIRTIO_FEATURE_INDIRECT_DESC) | BIT(VIRTIO_FEATURE_EVENT_IDX) |
@@ -143,6 +145,50 @@ static const char *set_backend_req_fd(const struct call *call)
     return NULL;
 }
 
+/* The driver's, as it says; nothing follows from it: messages of their own stop rings and reset. */
+static const char *set_status(const struct call *call)
+{
+    if (call->message->payload.u64 > UINT8_MAX)
+        return "status of more than eight bits";
+    call->backend->status = (uint8_t)call->message->payload.u64;
+    return NULL;
+}
+
+static const char *get_status(const struct call *call)
+{
+    answer_u64(call, call->backend->status);
+    return NULL;
+}
+
+/* ----- memory ----- */
+
+/* Rings look for their memory anew when they go on. */
+static void pause_rings(struct vhu_backend *backend)
+{
+    for (unsigned i = 0; i < backend->queue_count; i++)
+        vhu_queue_pause(&backend->queue[i]);
+}
+
+static const char *get_max_mem_slots(const struct call *call)
+{
+    answer_u64(call, VHU_MAX_SLOTS);
+    return NULL;
+}
+
+static const char *add_mem_reg(const struct call *call)
+{
+    if (call->fds != 1)
+        return "memory region without its descriptor";
+    pause_rings(call->backend);
+    return vhu_map_add(&call->backend->map, &call->message->payload.slot.region, call->fd[0]);
+}
+
+static const char *rem_mem_reg(const struct call *call)
+{
+    pause_rings(call->backend);
+    return vhu_map_remove(&call->backend->map, &call->message->payload.slot.region);
+}
+
 static const char *set_mem_table(const struct call *call)
 {
     const struct vhu_memory *table = &call->message->payload.memory;
@@ -154,8 +200,7 @@ static const char *set_mem_table(const struct call *call)
         return "memory table shorter than its regions";
     if (call->fds != table->count)
         return "memory table with more or fewer descriptors than regions";
-    for (unsigned i = 0; i < call->backend->queue_count; i++)
-        vhu_queue_pause(&call->backend->queue[i]);
+    pause_rings(call->backend);
     return vhu_map_set(&call->backend->map, table, call->fd);
 }
 
@@ -472,6 +517,11 @@ static const struct rule {
     {VHU_GET_INFLIGHT_FD, ANY_SIZE, 0, "GET_INFLIGHT_FD", get_inflight_fd},
     {VHU_SET_INFLIGHT_FD, ANY_SIZE, 1, "SET_INFLIGHT_FD", set_inflight_fd},
     {VHU_RESET_DEVICE, 0, 0, "RESET_DEVICE", reset_device},
+    {VHU_GET_MAX_MEM_SLOTS, 0, 0, "GET_MAX_MEM_SLOTS", get_max_mem_slots},
+    {VHU_ADD_MEM_REG, 40, 1, "ADD_MEM_REG", add_mem_reg},
+    {VHU_REM_MEM_REG, 40, 1, "REM_MEM_REG", rem_mem_reg}, /* some send a descriptor, of no use */
+    {VHU_SET_STATUS, 8, 0, "SET_STATUS", set_status},
+    {VHU_GET_STATUS, 0, 0, "GET_STATUS", get_status},
 };
 
 static const struct rule *rule_of(uint32_t request)
@@ -539,6 +589,7 @@ void vhu_backend_init(struct vhu_backend *backend)
     }
     backend->map.count = 0;
     backend->accepted = backend->protocol = 0;
+    backend->status = 0;
     backend->inflight = NULL;
     backend->connection = backend->requests = -1;
     backend->in_got = 0;

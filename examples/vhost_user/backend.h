@@ -91,6 +91,7 @@ struct vhu_backend {
     struct vhu_queue queue[VHU_QUEUES];
     struct vhu_map map;
     uint64_t protocol; /**< protocol features agreed */
+    uint8_t status;    /**< of the device, as the driver wrote it last */
     bool woken;        /**< a queue was, in this turn */
     void *inflight;
     size_t inflight_size;

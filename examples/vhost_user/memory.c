@@ -55,15 +55,38 @@ void vhu_map_clear(struct vhu_map *map)
     }
 }
 
+const char *vhu_map_add(struct vhu_map *map, const struct vhu_region *region, int fd)
+{
+    const char *why = "more memory regions than there are slots";
+
+    if (map->count < VHU_MAX_SLOTS)
+        why = map_one(&map->mapping[map->count], region, fd);
+    map->count += why == NULL;
+    return why;
+}
+
+const char *vhu_map_remove(struct vhu_map *map, const struct vhu_region *region)
+{
+    for (unsigned i = 0; i < map->count; i++) {
+        struct vhu_mapping *m = &map->mapping[i];
+
+        if (m->guest_addr != region->guest_addr || m->user_addr != region->user_addr ||
+            m->size != region->size)
+            continue;
+        munmap(m->base, m->length);
+        *m = map->mapping[--map->count];
+        return NULL;
+    }
+    return "memory region that is not there";
+}
+
 const char *vhu_map_set(struct vhu_map *map, const struct vhu_memory *table, const int *fd)
 {
     const char *why = NULL;
 
     vhu_map_clear(map);
-    for (uint32_t i = 0; i < table->count && why == NULL; i++) {
-        why = map_one(&map->mapping[i], &table->region[i], fd[i]);
-        map->count += why == NULL;
-    }
+    for (uint32_t i = 0; i < table->count && why == NULL; i++)
+        why = vhu_map_add(map, &table->region[i], fd[i]);
     if (why != NULL)
         vhu_map_clear(map);
     return why;

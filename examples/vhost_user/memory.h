@@ -19,7 +19,7 @@ struct vhu_mapping {
 };
 
 struct vhu_map {
-    struct vhu_mapping mapping[VHU_MAX_REGIONS];
+    struct vhu_mapping mapping[VHU_MAX_SLOTS];
     unsigned count;
 };
 
@@ -27,6 +27,14 @@ struct vhu_map {
  *  descriptors stay the caller's.
  *  @return NULL, or why nothing is mapped now */
 const char *vhu_map_set(struct vhu_map *map, const struct vhu_memory *table, const int *fd);
+
+/** Maps one region more, from its descriptor, which stays the caller's.
+ *  @return NULL, or why it is not mapped */
+const char *vhu_map_add(struct vhu_map *map, const struct vhu_region *region, int fd);
+
+/** Maps a region no longer: the one at these addresses and of this size.
+ *  @return NULL, or why not */
+const char *vhu_map_remove(struct vhu_map *map, const struct vhu_region *region);
 
 /** Maps nothing any more. */
 void vhu_map_clear(struct vhu_map *map);

@@ -16,6 +16,7 @@
 
 enum {
     VHU_MAX_REGIONS = 8,  /**< memory regions of one SET_MEM_TABLE, each with its descriptor */
+    VHU_MAX_SLOTS = 32,   /**< memory regions of this back-end, added one by one */
     VHU_MAX_FDS = 8,      /**< descriptors of one message */
     VHU_MAX_CONFIG = 256, /**< bytes of device configuration of one message */
     VHU_MAX_QUEUES = 256  /**< a queue is named by 8 bits where a descriptor comes with it */
@@ -46,7 +47,12 @@ enum vhu_request {
     VHU_SET_CONFIG = 25,            /**< config; CONFIG */
     VHU_GET_INFLIGHT_FD = 31,       /**< inflight -> inflight and a descriptor; INFLIGHT_SHMFD */
     VHU_SET_INFLIGHT_FD = 32,       /**< inflight and a descriptor; INFLIGHT_SHMFD */
-    VHU_RESET_DEVICE = 34           /**< nothing; RESET_DEVICE */
+    VHU_RESET_DEVICE = 34,          /**< nothing; RESET_DEVICE */
+    VHU_GET_MAX_MEM_SLOTS = 36,     /**< -> u64; CONFIGURE_MEM_SLOTS */
+    VHU_ADD_MEM_REG = 37,           /**< slot and a descriptor; CONFIGURE_MEM_SLOTS */
+    VHU_REM_MEM_REG = 38,           /**< slot; CONFIGURE_MEM_SLOTS */
+    VHU_SET_STATUS = 39,            /**< u64: the device status as the driver wrote it; STATUS */
+    VHU_GET_STATUS = 40             /**< -> u64; STATUS */
 };
 
 /** Bits of vhu_header::flags. */
@@ -110,6 +116,12 @@ struct vhu_region {
     uint64_t mmap_offset; /**< where it starts in the file of its descriptor */
 };
 
+/** One of ADD_MEM_REG and REM_MEM_REG. */
+struct vhu_slot {
+    uint64_t padding;
+    struct vhu_region region;
+};
+
 /** All of it. Only `count` regions are sent. */
 struct vhu_memory {
     uint32_t count;
@@ -143,6 +155,7 @@ union vhu_payload {
     struct vhu_vring_state state;
     struct vhu_vring_addr ring;
     struct vhu_memory memory;
+    struct vhu_slot slot;
     struct vhu_config config;
     struct vhu_inflight inflight;
 };
@@ -158,6 +171,7 @@ _Static_assert(sizeof(struct vhu_vring_state) == 8, "vring state description");
 _Static_assert(sizeof(struct vhu_vring_addr) == 40, "vring address description");
 _Static_assert(offsetof(struct vhu_vring_addr, used) == 16, "vring address description");
 _Static_assert(sizeof(struct vhu_region) == 32, "memory region");
+_Static_assert(sizeof(struct vhu_slot) == 40, "single memory region description");
 _Static_assert(offsetof(struct vhu_memory, region) == VHU_MEMORY_HEADER, "memory regions");
 _Static_assert(offsetof(struct vhu_config, data) == VHU_CONFIG_HEADER, "config space");
 _Static_assert(sizeof(struct vhu_inflight) == 24, "inflight description");
