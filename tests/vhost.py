@@ -534,7 +534,6 @@ BAD = [
     ("a ring of 65536 entries", lambda f: f.state("SET_VRING_NUM", 0, 65536), "ring size"),
     ("a split ring of 6 entries", with_ring(num=6), "queue size"),
     ("ring enabled twice over", lambda f: (f.features(), f.state("SET_VRING_ENABLE", 0, 2)), "neither enabled"),
-    ("enable without the feature", lambda f: f.state("SET_VRING_ENABLE", 0, 1), "no protocol features"),
     ("a ring without memory", lambda f: (f.features(), f.ring()), "outside the memory regions"),
     ("descriptors outside", with_ring(desc=0), "outside the memory regions"),
     ("descriptors over the end", with_ring(desc=USER + MEMORY - 112), "outside the memory regions"),

@@ -266,6 +266,7 @@ static const char *get_vring_base(const struct call *call)
     return NULL;
 }
 
+/* Comes before SET_FEATURES as well: QEMU enables the rings of a network device when it is plugged in. */
 static const char *set_vring_enable(const struct call *call)
 {
     struct vhu_queue *queue = queue_of(call, call->message->payload.state.index);
@@ -275,8 +276,6 @@ static const char *set_vring_enable(const struct call *call)
         return "queue that does not exist";
     if (on > 1)
         return "ring neither enabled nor disabled";
-    if (!(call->backend->accepted & BIT(VHU_FEATURE_PROTOCOL_FEATURES)))
-        return "ring to be enabled, but no protocol features agreed";
     queue->enabled = on == 1;
     return NULL;
 }
