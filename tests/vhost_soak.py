@@ -4,12 +4,12 @@
 
 Usage: vhost_soak.py [--seconds N] [--seed N] path/to/vhost-blk
 
-Four queues are kept busy with writes, reads and flushes, one or many at a time. Every few milliseconds the daemon is killed (kill -9), started
-again, and connected to again with the same memory, rings and in-flight region: in the middle of requests, of the
-recovery, of the handshake. Each sector holds its number and the generation of its last write; what is acknowledged
-is compared with the image after each kill, and by reads through the device. After some kills the driver makes nothing
-available until nothing is in flight, so that a request, a kick or a call that was forgotten is found. Split and packed
-rings take turns.
+Four queues are kept busy with writes, reads and flushes, one or many at a time. Every few milliseconds the daemon is
+killed (kill -9), started again, and connected to again with the same memory, rings and in-flight region: in the
+middle of requests, of the recovery, of the handshake. Each sector holds its number and the generation of its last
+write; what is acknowledged is compared with the image after each kill, and by reads through the device. After some
+kills the driver makes nothing available until nothing is in flight, so that a request, a kick or a call that was
+forgotten is found. Split and packed rings take turns.
 
 A progress line every ten seconds, the counts at the end.
 """
