@@ -485,7 +485,7 @@ def test_emergency(program, directory):
 
 
 def test_command_line(program, directory):
-    """wrong arguments, a socket in use, the ports' sockets gone after SIGINT"""
+    """wrong arguments, a socket in use, a file in its place, the ports' sockets gone after SIGINT"""
     for words in (["--socket"], [], ["--socket", "s", "--port", "=x"], ["--socket", "s", "--size", "1"],
                   ["--socket", "s", "--colour", "red"], ["--socket", "s", "--port", "x" * 65 + "=y"]):
         status = subprocess.run([program, *words], capture_output=True, timeout=10, check=False).returncode
@@ -497,6 +497,10 @@ def test_command_line(program, directory):
                               capture_output=True, text=True, timeout=10, check=False)
         need(done.returncode == 1 and "Address already in use" in done.stderr, f"two daemons at one socket: {done}")
         need(os.path.exists(running.ports["last"]), "the second daemon removed the socket of the first")
+        other = directory / "file"
+        other.write_text("not a socket")
+        done = subprocess.run([program, "--socket", str(other)], capture_output=True, text=True, timeout=10, check=False)
+        need(done.returncode == 1 and other.is_file(), f"a file that is no socket gave way to one: {done}")
         running.stop(signal.SIGINT)
     need(not os.path.exists(running.ports["last"]), "a port's socket is left behind")
 

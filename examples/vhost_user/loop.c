@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -58,11 +59,15 @@ static int address(const char *path, struct sockaddr_un *at)
     return 0;
 }
 
-/* A socket file whose process is gone refuses connections. */
+/* A socket file whose process is gone refuses connections; so does any other file, which stays. */
 static void remove_stale(const struct sockaddr_un *at)
 {
-    int probe = socket(AF_UNIX, SOCK_STREAM, 0);
+    struct stat st;
+    int probe;
 
+    if (stat(at->sun_path, &st) != 0 || !S_ISSOCK(st.st_mode))
+        return;
+    probe = socket(AF_UNIX, SOCK_STREAM, 0);
     if (probe < 0)
         return;
     if (connect(probe, (const struct sockaddr *)at, sizeof(*at)) != 0 && errno == ECONNREFUSED)
