@@ -497,6 +497,10 @@ def test_command_line(program, directory):
                               capture_output=True, text=True, timeout=10, check=False)
         need(done.returncode == 1 and "Address already in use" in done.stderr, f"two daemons at one socket: {done}")
         need(os.path.exists(running.ports["last"]), "the second daemon removed the socket of the first")
+        done = subprocess.run([program, "--socket", str(directory / "other"), "--port", f"x={directory}/no/socket",
+                               "--port", f"y={running.ports['last']}"], capture_output=True, timeout=10, check=False)
+        need(done.returncode == 1, f"a socket in a directory that is not there: {done}")
+        need(os.path.exists(running.ports["last"]), "a daemon removed a socket that it had not come to")
         other = directory / "file"
         other.write_text("not a socket")
         done = subprocess.run([program, "--socket", str(other)], capture_output=True, text=True, timeout=10, check=False)

@@ -297,10 +297,11 @@ static const struct vhu_ops ops = {.serve = serve,
 
 static int open_ports(struct daemon *daemon)
 {
+    for (uint32_t id = 0; id < daemon->console.port_count; id++)
+        daemon->host[id].in = daemon->host[id].out = daemon->host[id].listening = -1;
     for (uint32_t id = 0; id < daemon->console.port_count; id++) {
         struct host *host = &daemon->host[id];
 
-        host->in = host->out = host->listening = -1;
         if (host->path == NULL)
             continue;
         host->listening = vhu_listen(host->path);
