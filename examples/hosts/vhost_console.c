@@ -208,11 +208,13 @@ static int serve(void *ctx, struct vhu_queue *queue)
     return more;
 }
 
+/* An emergency write may have found the room that the console's output waits for. */
 static void config_write(void *ctx, uint32_t offset, const uint8_t *bytes, uint32_t length)
 {
     struct daemon *daemon = ctx;
 
     condev_config_write(&daemon->console, offset, bytes, length);
+    wake(daemon, input_queue(0) + 1);
 }
 
 /* Without a driver there is no more output. */
