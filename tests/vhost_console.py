@@ -11,6 +11,7 @@ the guest; the host side of each port is a socket here.
 import concurrent.futures
 import contextlib
 import os
+import pty
 import re
 import select
 import signal
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import threading
 import time
+import tty
 
 import vhost
 from vhost import MIB, need, noise, sha
@@ -397,6 +399,28 @@ def test_raw_large(program, directory):
         output.wait_used(1)
         front.close()
     need((directory / "out").read_bytes() == data, "the console got something else")
+
+
+def test_raw_terminal(program, directory):
+    """a driver of a few lines: more output than a terminal has room for does not stop the daemon"""
+    ours, its = pty.openpty()
+    tty.setraw(its)
+    running = Console(program, directory, "last", out=its)
+    with vhost.while_running(running):
+        front, _, _ = raw_driver(running)
+        data = noise(250000)
+        output = Queue(front, 1)
+        output.end = 0x80000
+        output.offer(data)
+        os.eventfd_write(front.kick, 1)
+        time.sleep(0.2)
+        front.send("GET_FEATURES")
+        front.receive()
+        need(exchange(ours, ours, b"", len(data)) == data, "the terminal got something else")
+        output.wait_used(1)
+        front.close()
+    os.close(ours)
+    os.close(its)
 
 
 def test_raw_unread(program, directory):

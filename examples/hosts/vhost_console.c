@@ -7,6 +7,7 @@
  */
 #define _GNU_SOURCE /* accept4, POLLRDHUP */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,7 +103,7 @@ static void take_client(struct daemon *daemon, uint32_t id)
 /* ----- bytes ----- */
 
 /* Nothing that was inherited is set to O_NONBLOCK, which others would notice; a pipe that has room
- * has room for PIPE_BUF, which is CONDEV_PIECE. */
+ * has room for PIPE_BUF, which is CONDEV_PIECE. For terminals see own_terminal(). */
 static bool can(int fd, short what)
 {
     struct pollfd item = {fd, what, 0};
@@ -323,6 +324,16 @@ static void close_ports(struct daemon *daemon)
     }
 }
 
+/* A terminal may have room for less than is written, and a line for somebody else who reads: it is
+ * opened once more, so as not to block. Where that cannot be, it is used as it is. */
+static int own_terminal(int fd, int flags)
+{
+    const char *path = isatty(fd) ? ttyname(fd) : NULL;
+    int own = path != NULL ? open(path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC) : -1;
+
+    return own >= 0 ? own : fd;
+}
+
 static void set_up(struct daemon *daemon)
 {
     struct condev *console = &daemon->console;
@@ -343,7 +354,8 @@ static void set_up(struct daemon *daemon)
         condev_plug(console, id, id == 0 ? NULL : daemon->host[id].name, id == 0);
     condev_config(console, daemon->config);
     if (daemon->host[0].path == NULL)
-        connected(daemon, 0, STDIN_FILENO, STDOUT_FILENO);
+        connected(daemon, 0, own_terminal(STDIN_FILENO, O_RDONLY),
+                  own_terminal(STDOUT_FILENO, O_WRONLY));
 }
 
 static int run(struct daemon *daemon)
