@@ -59,7 +59,8 @@ static int address(const char *path, struct sockaddr_un *at)
     return 0;
 }
 
-/* A socket file whose process is gone refuses connections; so does any other file, which stays. */
+/* A socket file whose process is gone refuses connections; so does any other file, which stays. A
+ * process that is there may be slow to accept, and is not waited for. */
 static void remove_stale(const struct sockaddr_un *at)
 {
     struct stat st;
@@ -67,7 +68,7 @@ static void remove_stale(const struct sockaddr_un *at)
 
     if (stat(at->sun_path, &st) != 0 || !S_ISSOCK(st.st_mode))
         return;
-    probe = socket(AF_UNIX, SOCK_STREAM, 0);
+    probe = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
     if (probe < 0)
         return;
     if (connect(probe, (const struct sockaddr *)at, sizeof(*at)) != 0 && errno == ECONNREFUSED)
