@@ -48,11 +48,11 @@ def backend(name, program, directory, image):
     with subprocess.Popen(["taskset", "-c", "0", *command(name, program, socket, str(image))],
                           stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 30
-        while not listening(socket):
-            if process.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"{name} does not start")
-            time.sleep(0.02)
         try:
+            while not listening(socket):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    sys.exit(f"{name} does not start")
+                time.sleep(0.02)
             yield socket
         finally:
             process.kill()
