@@ -191,23 +191,37 @@ static unsigned long number(const char *text, unsigned long high)
     return value;
 }
 
+/* Which of these words it is; `count`: none. */
+static unsigned word(const char *text, const char *const *words, unsigned count)
+{
+    unsigned at = 0;
+
+    while (at < count && strcmp(text, words[at]) != 0)
+        at++;
+    return at;
+}
+
 int main(int argc, char **argv)
 {
+    static const char *const kinds[] = {"read", "write", "randread", "randwrite"};
+    static const char *const rings[] = {"split", "packed"};
     static struct load load = {.seed = 1};
+    unsigned kind = argc == 7 ? word(argv[2], kinds, 4) : 4;
+    unsigned ring = argc == 7 ? word(argv[6], rings, 2) : 2;
     double took;
 
-    if (argc != 7) {
+    if (kind == 4 || ring == 2) {
         fprintf(stderr, "usage: vhost_blk SOCKET [rand]read|[rand]write BLOCK DEPTH SECONDS "
                         "split|packed\n");
         return 2;
     }
-    load.random = strncmp(argv[2], "rand", 4) == 0;
-    load.write = strstr(argv[2], "write") != NULL;
+    load.random = kind >= 2;
+    load.write = kind % 2 == 1;
     load.block = number(argv[3], BLOCK_MAX) / SECTOR * SECTOR;
     load.depth = number(argv[4], DEPTH_MAX);
     load.seconds = number(argv[5], 3600);
     open_device(&load, argv[1]);
-    start_device(&load, strcmp(argv[6], "packed") == 0);
+    start_device(&load, ring == 1);
     took = work(&load);
     printf("%.0f requests/s, %.1f MB/s\n", (double)load.done * 1e9 / took,
            (double)load.done * (double)load.block * 1e3 / took);
