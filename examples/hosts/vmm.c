@@ -719,16 +719,15 @@ static void serve_mmio(void)
     serve(&access, run->mmio.data);
 }
 
-/* A port: -1, or the exit status that the guest ends with. A bare-metal image prints to the UART of
- * a PC, and ends with QEMU's isa-debug-exit. */
-static int serve_port(void)
+/* One access to a port: -1, or the exit status that the guest ends with. A bare-metal image prints to
+ * the UART of a PC, and ends with QEMU's isa-debug-exit. */
+static int access_port(uint8_t *data)
 {
     enum { UART = 0x3f8, UART_STATUS = UART + 5, UART_EMPTY = 0x60, FIRST_STATUS = 16 };
 
-    struct kvm_run *run = vmm.run;
+    const struct kvm_run *run = vmm.run;
     struct access access = {.address = run->io.port, .width = run->io.size, .port = true,
                             .write = run->io.direction == KVM_EXIT_IO_OUT};
-    uint8_t *data = (uint8_t *)run + run->io.data_offset;
 
     if (access.write && run->io.port == VMM_PORT_END)
         return vmm.bare_metal ? (uint8_t)(*data - FIRST_STATUS) : *data;
@@ -739,6 +738,18 @@ static int serve_port(void)
     else
         serve(&access, data);
     return -1;
+}
+
+/* Of a string instruction KVM may have several in one exit. */
+static int serve_port(void)
+{
+    const struct kvm_run *run = vmm.run;
+    uint8_t *data = (uint8_t *)vmm.run + run->io.data_offset;
+    int status = -1;
+
+    for (uint32_t i = 0; i < run->io.count && status < 0; i++, data += run->io.size)
+        status = access_port(data);
+    return status;
 }
 
 static int run_guest(void)
