@@ -486,6 +486,7 @@ static int begin_record(struct vhu_frontend *fe, uint16_t num)
 {
     struct vhu_inflight wanted = {.queue_count = (uint16_t)fe->queues, .queue_size = num};
     struct call call = {VHU_GET_INFLIGHT_FD, &wanted, sizeof(wanted), NULL, 0};
+    int err;
 
     if (fe->record >= 0)
         return num != fe->inflight.queue_size;
@@ -496,7 +497,10 @@ static int begin_record(struct vhu_frontend *fe, uint16_t num)
         return 1;
     fe->record = fe->came_along;
     fe->came_along = -1;
-    return tell_record(fe);
+    err = tell_record(fe);
+    if (err != 0)
+        close_fd(&fe->record); /* the back-end writes to none */
+    return err;
 }
 
 /* Where a ring is to go on. A split one says itself how far the back-end before had come. */
