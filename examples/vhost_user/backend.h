@@ -3,9 +3,10 @@
  * @file backend.h
  * @brief The back-end of vhost-user: a virtio device in a process of its own.
  *
- * Listens on a Unix socket and serves one front-end after the other; one loop in one thread does so for
- * one back-end or for several. The rings are the device side of virtio_ring.h on the memory that the front-end shares; the device is a
- * callback that serves a queue. Needs POSIX, and memfd_create() for the in-flight region.
+ * Listens on a Unix socket and serves one front-end after the other; one loop in one thread does so
+ * for one back-end or for several. The rings are the device side of virtio_ring.h on the memory that
+ * the front-end shares; the device is a callback that serves a queue. Needs POSIX, and memfd_create()
+ * for the in-flight region.
  *
  * Nothing that the front-end or the driver behind it does ends the process: a message that makes no
  * sense gets one log line and ends the connection, a ring that makes none is left alone until the

@@ -22,9 +22,9 @@
  *     vhu_frontend_close(&fe);
  *
  * Errors are sticky: after the first one the device reads as gone (VIRTIO_ERR_GONE), nothing is
- * sent any more, and vhu_frontend_error() says what happened. vhu_frontend_reconnect() starts over
- * with another back-end. No call waits longer than setup.timeout_ms for one answer. Serialise all calls on one struct vhu_frontend; kicks may come
- * from anywhere.
+ * sent any more, and vhu_frontend_error() says what happened. vhu_frontend_reconnect() goes on with
+ * another back-end. No call waits longer than setup.timeout_ms for one answer. Serialise all calls on
+ * one struct vhu_frontend; kicks may come from anywhere.
  */
 #ifndef EXAMPLES_VHOST_USER_FRONTEND_H
 #define EXAMPLES_VHOST_USER_FRONTEND_H
@@ -114,7 +114,7 @@ int vhu_frontend_open(struct vhu_frontend *fe, int socket,
  * Wants setup.resumable. Call it when a wait hook or a call of the driver fails with an error that
  * vhu_frontend_error() knows; then go on waiting, or reset the device if it was not yet running.
  * A packed ring's position is in the record alone.
- * @param socket  connected, of a front-end that was open before; -1: nothing changes
+ * @param socket  connected, for a front-end that was open before; -1: nothing changes
  * @return 0, or -1: see vhu_frontend_error(); try again with another socket
  */
 int vhu_frontend_reconnect(struct vhu_frontend *fe, int socket);
