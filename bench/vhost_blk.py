@@ -6,7 +6,8 @@ Usage: vhost_blk.py [--quick] [--rounds N] [--seconds N] path/to/vhost-blk path/
 
 The driver is a vhost-user front-end of this library, on the last CPU; the back-end is on the first one, over the same
 image in memory (/dev/shm). The two take turns, so that what else the machine does meets both. Split rings; vhost-blk
-with packed ones as well, which qemu-storage-daemon does not have. Ends with 77 where qemu-storage-daemon is missing.
+with packed ones as well, which qemu-storage-daemon does not have. Ends with 77 where qemu-storage-daemon or a
+second CPU is missing.
 """
 
 import argparse
@@ -98,8 +99,8 @@ def main():
     args = parser.parse_args()
     if args.quick:
         args.rounds = args.seconds = 1
-    if shutil.which(QSD) is None:
-        print(f"skipped: {QSD} is not installed (qemu-system-common)")
+    if shutil.which(QSD) is None or LAST == 0:
+        print(f"skipped: needs {QSD} (package qemu-system-common) and two CPUs")
         return 77
     print(f"medians of {args.rounds} alternated runs of {args.seconds} s (lowest to highest); x: {QSD} is 1.00")
     with tempfile.TemporaryDirectory(prefix="vhost-bench-", dir="/dev/shm") as directory:
