@@ -525,6 +525,8 @@ def test_command_line(program, directory):
                                "--port", f"y={running.ports['last']}"], capture_output=True, timeout=10, check=False)
         need(done.returncode == 1, f"a socket in a directory that is not there: {done}")
         need(os.path.exists(running.ports["last"]), "a daemon removed a socket that it had not come to")
+        done = subprocess.run([program, "--socket", ""], capture_output=True, timeout=10, check=False)
+        need(done.returncode == 1, f"a socket without a name: {done}")
         other = directory / "file"
         other.write_text("not a socket")
         done = subprocess.run([program, "--socket", str(other)], capture_output=True, text=True, timeout=10, check=False)

@@ -51,8 +51,8 @@ static int address(const char *path, struct sockaddr_un *at)
 {
     memset(at, 0, sizeof(*at));
     at->sun_family = AF_UNIX;
-    if (strlen(path) >= sizeof(at->sun_path)) {
-        errno = ENAMETOOLONG;
+    if (*path == '\0' || strlen(path) >= sizeof(at->sun_path)) {
+        errno = *path == '\0' ? ENOENT : ENAMETOOLONG;
         return -1;
     }
     memcpy(at->sun_path, path, strlen(path));
