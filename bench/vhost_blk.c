@@ -31,6 +31,7 @@ struct load {
     bool write, random;
     unsigned long block, depth, seconds;
     struct vhu_frontend front;
+    struct virtio_dma wires, data; /* struct wire and the data of each request */
     struct virtio_drv drv;
     struct virtio_drv_queue queue;
     struct virtq_slot slots[QUEUE_SIZE];
@@ -61,7 +62,9 @@ static void open_device(struct load *load, const char *path)
         vhu_frontend_open(&load->front, vhu_frontend_connect(path), &setup) != 0 ||
         vhu_frontend_drv(&load->front, &load->drv) != 0)
         fail_vhost(load, "no device");
-    memset(load->front.region[1].cpu, 0x5a, lengths[1]);
+    load->wires = vhu_frontend_memory(&load->front, 0, RING_BYTES, DEPTH_MAX * sizeof(struct wire));
+    load->data = vhu_frontend_memory(&load->front, 1, 0, (uint32_t)lengths[1]);
+    memset(load->data.cpu, 0x5a, lengths[1]);
 }
 
 static void start_device(struct load *load, bool packed)
@@ -104,16 +107,15 @@ static uint64_t next_block(struct load *load)
 
 static struct wire *wire_of(const struct load *load, unsigned long slot)
 {
-    return (struct wire *)(void *)(load->front.region[0].cpu + RING_BYTES) + slot;
+    return (struct wire *)load->wires.cpu + slot;
 }
 
 static void submit(struct load *load, unsigned long slot)
 {
     struct wire *wire = wire_of(load, slot);
-    uint64_t at = load->front.region[0].device + RING_BYTES + slot * sizeof(*wire);
+    uint64_t at = load->wires.device + slot * sizeof(*wire);
     struct virtq_seg seg[3] = {{at + offsetof(struct wire, type), 16},
-                               {load->front.region[1].device + slot * load->block,
-                                (uint32_t)load->block},
+                               {load->data.device + slot * load->block, (uint32_t)load->block},
                                {at + offsetof(struct wire, status), 1}};
     struct virtq_buffer buffer = {seg, load->write ? 2 : 1, load->write ? 1 : 2};
     struct virtq_table table = {wire->table, at, 3};
