@@ -521,10 +521,25 @@ def test_switch_broken(program, directory):
             port.close()
 
 
+def test_switch_full_call(program, directory):
+    """the switch: a call descriptor that is full and would block; the other ports go on"""
+    to_all = b"\xff" * 6 + bytes((2, 0, 0, 0, 0, 9))
+    with running_net(program, directory, ports=3) as running:
+        ports = [Port(path).start() for path in running.paths]
+        os.set_blocking(ports[1].call, True)
+        os.eventfd_read(ports[1].call)  # of SET_VRING_CALL
+        os.eventfd_write(ports[1].call, 2**64 - 2)
+        for _ in range(20):
+            ports[0].transmit(to_all + bytes(50))
+            need(ports[2].next_frame() == to_all + bytes(50) and ports[0].all_used(), "a frame does not come")
+        for port in ports:
+            port.close()
+
+
 RUNS = {name[5:]: run for name, run in list(globals().items()) if name.startswith("test_")}
 add_dpdk_runs(RUNS)
 QUICK = ("uml_echo", "uml_switch", "bad_messages", "bad_frames", "switch_ports", "switch_cut", "switch_broken",
-         "command_line")
+         "switch_full_call", "command_line")
 
 if __name__ == "__main__":
     sys.exit(vhost.main(__doc__, RUNS, lambda name: name in QUICK or getattr(RUNS[name], "quick", False)))

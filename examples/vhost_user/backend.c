@@ -280,7 +280,8 @@ static const char *set_vring_enable(const struct call *call)
     return NULL;
 }
 
-/* The queue and the descriptor of SET_VRING_KICK and the like; never blocks when it is used. */
+/* The queue and the descriptor of SET_VRING_KICK and the like, which does not block while the front-end
+ * leaves it so. */
 static const char *take_fd(const struct call *call, struct vhu_queue **queue, int *fd)
 {
     uint64_t what = call->message->payload.u64;

@@ -3,6 +3,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "queue.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -18,11 +19,13 @@ void vhu_replace_fd(int *place, int fd)
     *place = fd;
 }
 
+/* Asks first: O_NONBLOCK is of the open file, and the front-end, which has it as well, can take it back. */
 void vhu_signal_fd(int fd)
 {
+    struct pollfd room = {fd, POLLOUT, 0};
     uint64_t one = 1;
 
-    if (fd >= 0 && write(fd, &one, sizeof(one)) < 0)
+    if (fd >= 0 && poll(&room, 1, 0) == 1 && write(fd, &one, sizeof(one)) < 0)
         return;
 }
 

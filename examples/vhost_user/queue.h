@@ -28,8 +28,7 @@ void vhu_queue_reset(struct vhu_queue *queue);
  *  the back-end's `reason` */
 int vhu_queue_serve(struct vhu_queue *queue);
 
-/** Eight bytes to an eventfd or a pipe that does not block, if there is one: if it is full, the other side
- *  knows. */
+/** Eight bytes to an eventfd or a pipe, if there is one: if it is full, the other side knows. */
 void vhu_signal_fd(int fd);
 
 /** Puts `fd` (or -1) in the place of a descriptor of a queue. */
