@@ -53,11 +53,12 @@ _Static_assert(sizeof(struct split_region) == 16, "QueueRegionSplit");
 _Static_assert(sizeof(struct packed_entry) == 32, "DescStatePacked");
 _Static_assert(sizeof(struct packed_region) == 32, "QueueRegionPacked");
 
-/* A buffer that has to be done again. */
-struct held {
+/* The buffers that have to be done again. In no memory that would have to be freed: a region that is cut
+ * off ends a start by a jump (loop.c). */
+static struct held {
     uint64_t counter;
     uint16_t entry;
-};
+} held[VIRTQ_MAX_SIZE];
 
 /* Every access is one load or store, in program order: that is all a process that is killed between
  * two of them can be seen to have done. */
@@ -91,8 +92,8 @@ static int by_counter(const void *a, const void *b)
     return x->counter < y->counter ? -1 : x->counter > y->counter;
 }
 
-/* What is in flight, oldest first, into an array of as many as there are entries: how many. */
-static uint32_t collect(struct vhu_track *track, struct held *held)
+/* What is in flight, oldest first, into `held`: how many. */
+static uint32_t collect(struct vhu_track *track)
 {
     uint32_t count = 0;
 
@@ -126,7 +127,7 @@ static void split_clear(struct vhu_track *track, uint32_t batch)
 }
 
 static int32_t split_start(struct vhu_track *track, const struct virtq_areas *areas,
-                           struct virtq_position *at, struct held *held, uint16_t *head)
+                           struct virtq_position *at, uint16_t *head)
 {
     volatile struct split_region *region = split(track);
     uint16_t used = vhu_ring16(areas->flags, ((volatile const uint16_t *)areas->device)[1]);
@@ -136,7 +137,7 @@ static int32_t split_start(struct vhu_track *track, const struct virtq_areas *ar
     /* The index was published, but the marks of that batch may still be there. */
     split_clear(track, batch < track->entries ? batch : track->entries);
     region->used_idx = used;
-    count = collect(track, held);
+    count = collect(track);
     for (uint32_t i = 0; i < count; i++)
         head[i] = held[i].entry;
     at->avail_idx = at->used_idx = used;
@@ -216,7 +217,7 @@ static bool packed_put_back(const struct vhu_track *track, const struct virtq_ar
 /* In flight are the descriptors between used and available position, all of them and no others: put
  * back in the order of their pops, they are where a device that starts there looks. */
 static int32_t packed_start(struct vhu_track *track, const struct virtq_areas *areas,
-                            struct virtq_position *at, struct held *held)
+                            struct virtq_position *at)
 {
     uint32_t count, room = areas->num;
     int32_t found;
@@ -228,7 +229,7 @@ static int32_t packed_start(struct vhu_track *track, const struct virtq_areas *a
     if ((pos & (VHU_WRAP - 1)) >= areas->num)
         return -1;
     at->avail_idx = at->used_idx = pos;
-    count = collect(track, held);
+    count = collect(track);
     for (uint32_t i = 0; i < count; i++) {
         if (!packed_put_back(track, areas, held[i].entry, &pos, &room))
             return -1;
@@ -312,9 +313,7 @@ static void begin(struct vhu_track *track, struct virtq_position at)
 int32_t vhu_track_start(struct vhu_track *track, const struct virtq_areas *areas,
                         struct virtq_position *at, uint16_t *head)
 {
-    struct held *held;
     uint16_t version, entries;
-    int32_t count;
 
     track->flags = areas->flags;
     track->ring = areas->desc;
@@ -329,13 +328,7 @@ int32_t vhu_track_start(struct vhu_track *track, const struct virtq_areas *areas
     }
     if (version != REGION_VERSION || entries != track->entries || entries != areas->num)
         return -1;
-    held = calloc(track->entries, sizeof(*held));
-    if (held == NULL)
-        return -1;
-    count = is_packed(track) ? packed_start(track, areas, at, held)
-                             : split_start(track, areas, at, held, head);
-    free(held);
-    return count;
+    return is_packed(track) ? packed_start(track, areas, at) : split_start(track, areas, at, head);
 }
 
 void vhu_track_pop(struct vhu_track *track, uint16_t before, uint32_t token)

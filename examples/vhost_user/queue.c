@@ -5,7 +5,6 @@
 
 #include <poll.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include "virtio.h"
@@ -126,12 +125,10 @@ static const char *find_track(struct vhu_queue *queue, uint16_t flags)
 static const char *serve_again(struct vhu_queue *queue, const struct virtq_areas *areas,
                                struct virtq_position *at, const uint16_t *head, uint32_t count)
 {
-    uint16_t *avail = calloc(3 + (size_t)areas->num, sizeof(*avail));
+    static uint16_t avail[3 + VIRTQ_MAX_SIZE]; /* as the heads: a serve() may end by a jump */
     struct virtq_areas own = *areas;
     int more = 1;
 
-    if (avail == NULL)
-        return "out of memory";
     for (uint32_t i = 0; i < count; i++)
         avail[2 + (at->used_idx + i) % areas->num] = vhu_ring16(areas->flags, head[i]);
     avail[1] = vhu_ring16(areas->flags, (uint16_t)(at->used_idx + count));
@@ -142,7 +139,6 @@ static const char *serve_again(struct vhu_queue *queue, const struct virtq_areas
     for (uint32_t turns = 0; turns <= count && more == 1; turns++)
         more = queue->backend->ops->serve(queue->backend->ctx, queue);
     *at = virtq_device_save(&queue->ring);
-    free(avail);
     vhu_signal_fd(queue->call); /* the driver's wishes were not in that ring */
     return more < 0 ? "in-flight request that cannot be served" : NULL;
 }
@@ -151,21 +147,17 @@ static const char *serve_again(struct vhu_queue *queue, const struct virtq_areas
 static const char *recover(struct vhu_queue *queue, const struct virtq_areas *areas,
                            struct virtq_position *at)
 {
+    static uint16_t head[VIRTQ_MAX_SIZE];
     const char *why = find_track(queue, areas->flags);
-    uint16_t *head;
     int32_t count;
 
     if (why != NULL || queue->track.region == NULL)
         return why;
-    head = calloc(queue->num, sizeof(*head));
-    if (head == NULL)
-        return "out of memory";
     count = vhu_track_start(&queue->track, areas, at, head);
     if (count < 0)
         why = "in-flight region of another ring";
     else if (count > 0 && !(areas->flags & VIRTQ_PACKED))
         why = serve_again(queue, areas, at, head, (uint32_t)count);
-    free(head);
     if (why == NULL && count > 0)
         vhu_log(queue->backend, "queue %u: %d requests in flight served again", queue->index,
                 (int)count);
