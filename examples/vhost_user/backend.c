@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "queue.h"
@@ -407,16 +406,17 @@ static const char *inflight_map(struct vhu_backend *backend, const struct vhu_in
                                 int fd)
 {
     uint64_t length = shape->mmap_offset + shape->mmap_size;
-    struct stat st;
 
     for (unsigned i = 0; i < backend->queue_count; i++) {
         if (backend->queue[i].live)
             return "in-flight region for a running ring";
     }
     inflight_clear(backend);
-    if (length < shape->mmap_size || length == 0 || length > SIZE_MAX / 2 ||
-        shape->mmap_offset % ALIGN_INFLIGHT != 0 || fstat(fd, &st) != 0 || st.st_size < 0 ||
-        (uint64_t)st.st_size < length)
+    if (length < shape->mmap_size || length > SIZE_MAX / 2 ||
+        shape->mmap_offset % ALIGN_INFLIGHT != 0)
+        return "in-flight region of no sense";
+    length = vhu_map_length(fd, length);
+    if (length == 0)
         return "in-flight region past the end of its file";
     backend->inflight = mmap(NULL, (size_t)length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (backend->inflight == MAP_FAILED) {

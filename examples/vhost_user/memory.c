@@ -13,13 +13,15 @@ static bool wraps(uint64_t addr, uint64_t size)
     return addr + size < addr;
 }
 
-/* Does the file hold the region? What lies behind its end raises SIGBUS when touched. */
-static bool in_file(const struct vhu_region *region, int fd)
+uint64_t vhu_map_length(int fd, uint64_t length)
 {
     struct stat st;
+    uint64_t block;
 
-    return fstat(fd, &st) == 0 && st.st_size >= 0 &&
-           region->mmap_offset + region->size <= (uint64_t)st.st_size;
+    if (fstat(fd, &st) != 0 || st.st_size < 0 || length > (uint64_t)st.st_size)
+        return 0;
+    block = st.st_blksize > 0 ? (uint64_t)st.st_blksize : 1;
+    return length + (block - length % block) % block;
 }
 
 /* The whole file up to the region's end: an offset into huge pages would have to be aligned to them. */
@@ -33,7 +35,8 @@ static const char *map_one(struct vhu_mapping *mapping, const struct vhu_region 
     if (wraps(region->mmap_offset, region->size) || wraps(region->guest_addr, region->size) ||
         wraps(region->user_addr, region->size) || length > SIZE_MAX / 2)
         return "memory region past the end of its address space";
-    if (!in_file(region, fd))
+    length = vhu_map_length(fd, length);
+    if (length == 0)
         return "memory region past the end of its file";
     base = mmap(NULL, (size_t)length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (base == MAP_FAILED)

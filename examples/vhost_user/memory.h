@@ -36,6 +36,11 @@ const char *vhu_map_add(struct vhu_map *map, const struct vhu_region *region, in
  *  @return NULL, or why not */
 const char *vhu_map_remove(struct vhu_map *map, const struct vhu_region *region);
 
+/** How much to map, and to unmap later, of a file for its first `length` bytes: whole blocks, which are
+ *  pages where those are huge, since munmap() takes no less of them. 0: the file does not hold as many
+ *  bytes, and what lies behind its end raises SIGBUS when touched. */
+uint64_t vhu_map_length(int fd, uint64_t length);
+
 /** Maps nothing any more. */
 void vhu_map_clear(struct vhu_map *map);
 
