@@ -5,11 +5,11 @@
  * receive queue. Where a frame goes is the owner's business: back (an echo), or to the driver of
  * another device.
  *
- * Plain C over virtio_ring.h; the compiler needs a memcpy(). A frame stays in the memory of the
- * driver that sent it until it is put: one copy. It assumes nothing about how a frame is cut into
- * segments, and nothing about what a driver writes: a bad frame is completed and counted, a buffer
- * that holds none as well, a queue that cannot be trusted is left alone. No offloads: a frame whose
- * header asks for one is refused.
+ * Plain C over virtio_ring.h; the compiler needs a memcpy() and a memmove(). A frame stays in the
+ * memory of the driver that sent it until it is put: one copy. It assumes nothing about how a frame
+ * is cut into segments, and nothing about what a driver writes: a bad frame is completed and
+ * counted, a buffer that holds none as well, a queue that cannot be trusted is left alone. No
+ * offloads: a frame whose header asks for one is refused.
  *
  * Serialise all calls on one device. A round of an echo, with both queues:
  *
