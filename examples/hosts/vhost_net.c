@@ -3,9 +3,9 @@
  * front-end of vhost-user. With one socket it is an echo, with several a switch between them.
  *
  *     build/vhost-net --socket a.sock --socket b.sock
- *     qemu-system-x86_64 -object memory-backend-memfd,id=m,size=512M,share=on -machine
- * memory-backend=m \ -chardev socket,id=c,path=a.sock -netdev vhost-user,id=n,chardev=c -device
- * virtio-net-pci,netdev=n ...
+ *     qemu-system-x86_64 -object memory-backend-memfd,id=m,size=512M,share=on \
+ *         -machine memory-backend=m -chardev socket,id=c,path=a.sock \
+ *         -netdev vhost-user,id=n,chardev=c -device virtio-net-pci,netdev=n ...
  */
 #include <stdio.h>
 #include <stdlib.h>

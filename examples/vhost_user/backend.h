@@ -34,7 +34,7 @@ enum {
 struct pollfd;
 struct vhu_backend;
 
-/** One queue. `index` is for the device, the rest private. */
+/** One queue. `backend`, `ring` and `index` are for the device, the rest private. */
 struct vhu_queue {
     struct vhu_backend *backend;
     struct virtq_device ring;
@@ -86,10 +86,11 @@ struct vhu_backend {
                                what is in flight cannot be remembered for the next back-end */
     int listening;        /**< of vhu_listen(), for vhu_run() */
 
-    uint64_t accepted; /**< features that the driver accepted, for the device to read */
+    /* for the device to read */
+    uint64_t accepted; /**< features that the driver accepted */
+    struct vhu_queue queue[VHU_QUEUES];
 
     /* private */
-    struct vhu_queue queue[VHU_QUEUES];
     struct vhu_map map;
     uint64_t protocol; /**< protocol features agreed */
     uint8_t status;    /**< of the device, as the driver wrote it last */
