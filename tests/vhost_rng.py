@@ -79,7 +79,7 @@ def test_qemu_other(program, directory):
 
 
 def good(running):
-    """A front-end as it should be gets what the source has, when it has it."""
+    """A front-end as it should be gets what the source has, when it has it (V-RNG-01)."""
     front = vhost.Front(running.path)
     front.ready()
     front.offer(0, 0, 0)
@@ -103,7 +103,7 @@ def test_bad_messages(program, directory):
 
 
 def test_end(program, directory):
-    """a source at its end is said to be, once, and requests wait"""
+    """a source at its end is said to be, once, and requests wait: none comes back empty (V-RNG-01)"""
     (directory / "file").write_bytes(b"short")
     with vhost.while_running(vhost.Daemon(program, directory, "rng", "--source", str(directory / "file"))) as running:
         front = vhost.Front(running.path)
