@@ -805,6 +805,14 @@ VIRTIO_INLINE uint16_t virtq_pos_add_(uint32_t pos, uint32_t last, uint32_t coun
     return (uint16_t)(pos + count);
 }
 
+/* `count` slots back, one lap at most. */
+VIRTIO_INLINE uint16_t virtq_pos_back_(uint32_t pos, uint32_t last, uint32_t count)
+{
+    if (virtq_pos_slot_(pos) < count)
+        return (uint16_t)((virtq_pos_slot_(pos) + last + 1 - count) | (~pos & VIRTQ_WRAP_));
+    return (uint16_t)(pos - count);
+}
+
 /* Slots from one position on to another, one lap at most. */
 VIRTIO_INLINE uint32_t virtq_pos_distance_(uint32_t from, uint32_t to, uint32_t last)
 {
@@ -2291,6 +2299,22 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_device_pop(struct virtq_device *q,
 {
     VIRTIO_ASSERT(chain->capacity != 0);
     return virtq_is_packed_(q->flags) ? virtq_packed_pop_(q, chain) : virtq_split_pop_(q, chain);
+}
+
+/**
+ * Gives back the buffer that was popped last, and with further calls the ones before it, the last one
+ * first: the next pop finds it again. The driver sees nothing of it. A broken queue stays as it is.
+ * @param token  virtq_chain::token of the buffer, which is not pushed yet
+ */
+VIRTIO_INLINE void virtq_device_unpop(struct virtq_device *q, uint32_t token)
+{
+    VIRTIO_ASSERT(q->pushed_idx != q->popped_idx);
+    if (q->flags & VIRTQ_BROKEN_)
+        return;
+    if (virtq_is_packed_(q->flags))
+        virtq_packed_pop_at_(q, virtq_pos_back_(q->popped_idx, q->last, (token >> 16) + 1));
+    else
+        q->popped_idx--;
 }
 
 /**

@@ -681,7 +681,6 @@ static bool serve_once(struct virtq_device *ring, unsigned queue)
     chain.seg = seg;
     chain.capacity = 4;
     while (!later) {
-        struct virtq_device before = *ring;
         uint32_t written;
         int rc = virtq_device_pop(ring, &chain);
 
@@ -691,7 +690,7 @@ static bool serve_once(struct virtq_device *ring, unsigned queue)
         written = condev_answer(&dev, queue, &chain);
         later = written == CONDEV_LATER;
         if (later)
-            *ring = before;
+            virtq_device_unpop(ring, chain.token);
         else
             virtq_device_push(ring, chain.token, written);
     }

@@ -2595,6 +2595,84 @@ static void replace_device(void)
     cr_assert_eq(virtq_device_restore(&device, at), 0);
 }
 
+Test(unpop, the_next_pop_finds_it_again)
+{
+    /* lists of 3, 1 and 3 slots in a ring of 8: each slot comes to be a first and a last one */
+    static const uint32_t ids[3] = {0, 3, 4}, counts[3] = {3, 1, 3};
+
+    EACH_FORMAT(format) {
+        open_device(8, format);
+        for (unsigned lap = 0; lap < 32; lap++) {
+            unsigned kept = lap % 4; /* of the three */
+            uint32_t tokens[3];
+
+            for (unsigned i = 0; i < 3; i++)
+                peer_offer(ids[i], counts[i], 1);
+            for (unsigned i = 0; i < 3; i++)
+                tokens[i] = pop_token();
+            for (unsigned i = 3; i != kept;)
+                virtq_device_unpop(&device, tokens[--i]);
+            for (unsigned i = kept; i < 3; i++)
+                cr_assert_eq(pop_token(), tokens[i], "lap %u, buffer %u", lap, i);
+            cr_assert_eq(virtq_device_pop(&device, &chain), 0);
+            for (unsigned i = 0; i < 3; i++)
+                virtq_device_push(&device, tokens[i], 1);
+            virtq_device_flush(&device);
+        }
+    }
+}
+
+Test(unpop, of_the_whole_ring)
+{
+    EACH_FORMAT(format) {
+        open_device(8, format);
+        for (unsigned lap = 0; lap < 3; lap++) {
+            uint32_t token;
+
+            peer_offer(0, 8, 1);
+            token = pop_token();
+            virtq_device_unpop(&device, token);
+            cr_assert_eq(pop_token(), token);
+            virtq_device_push(&device, token, 1);
+            virtq_device_flush(&device);
+        }
+    }
+}
+
+Test(unpop, a_malformed_chain_is_refused_again)
+{
+    EACH_FORMAT(format) {
+        open_device(8, format);
+        chain.capacity = 2;
+        peer_offer(0, 3, 1);
+        for (unsigned times = 0; times < 2; times++) {
+            cr_assert_eq(virtq_device_pop(&device, &chain), VIRTQ_ERR_CHAIN_CAPACITY);
+            virtq_device_unpop(&device, chain.token);
+        }
+        chain.capacity = 3;
+        pop_token();
+    }
+}
+
+Test(unpop, a_broken_queue_stays_broken)
+{
+    EACH_FORMAT(format) {
+        uint32_t token;
+
+        open_device(8, format);
+        peer_offer(0, 1, 1);
+        token = pop_token();
+        if (is_packed())
+            peer_offer(1, 8, 1);
+        else
+            raw_offer(&ring, 8);
+        cr_assert_eq(virtq_device_pop(&device, &chain),
+                     is_packed() ? VIRTQ_ERR_AVAIL_LIST : VIRTQ_ERR_AVAIL_HEAD);
+        virtq_device_unpop(&device, token);
+        cr_assert_eq(virtq_device_pop(&device, &chain), VIRTQ_ERR_BROKEN);
+    }
+}
+
 Test(move, device_side_with_buffers_in_flight)
 {
     /* their tokens are handed over: each is used once, nothing is popped again, nothing skipped */

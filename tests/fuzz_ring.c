@@ -178,7 +178,10 @@ static void pop(void)
     }
     if (got == 1 || virtq_err_names_chain(got)) {
         CHECK(t.in_flight < t.areas.num);
-        t.tokens[t.in_flight++] = chain.token;
+        if (below(8) == 0)
+            virtq_device_unpop(&t.device, chain.token);
+        else
+            t.tokens[t.in_flight++] = chain.token;
     } else {
         CHECK(got == 0 || virtq_device_error(&t.device) != 0);
     }

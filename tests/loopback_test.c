@@ -550,6 +550,17 @@ static bool device_pop(void)
     return true;
 }
 
+/* Gives back the request that was popped last. */
+static void device_unpop(void)
+{
+    struct request *r = &t.requests[*in_flight(--t.in_flight_count)];
+
+    virtq_device_unpop(t.device, r->token);
+    r->place = PLACE_ADDED;
+    t.popped -= progress_of(r);
+    t.popped_count--;
+}
+
 /* The request that is completed next: the oldest with IN_ORDER, else whichever. */
 static struct request *device_choose(void)
 {
@@ -620,10 +631,12 @@ static void device_move(void)
 
 static void device_step(void)
 {
-    uint32_t batch = one_in(2) ? t.num : 1 + random_below(4);
+    uint32_t batch = one_in(2) ? t.num : 1 + random_below(4), popped = 0;
 
-    while (batch-- != 0 && device_pop())
-        continue;
+    while (popped != batch && device_pop())
+        popped++;
+    while (popped-- != 0 && one_in(4))
+        device_unpop();
     batch = one_in(2) ? t.in_flight_count : random_below(t.in_flight_count + 1);
     while (batch-- != 0)
         device_push();

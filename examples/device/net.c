@@ -247,13 +247,12 @@ static bool append_buffer(struct netdev *dev, const struct virtq_chain *chain, u
         if (!append(dev, &room->memory, chain->seg[i], need))
             return false;
     }
-    room->token[room->buffers] = chain->token;
-    room->written[room->buffers++] = room->memory.length - before;
+    room->written[room->buffers - 1] = room->memory.length - before;
     return room->memory.length >= dev->header;
 }
 
 /* Pops buffers for `need` bytes: 1; 0: there are not enough; -1: the first one holds no frame at
- * all, its token is room->token[0]. */
+ * all. */
 static int find_room(struct netdev *dev, struct virtq_device *receive, uint32_t need,
                      struct room *room)
 {
@@ -265,15 +264,13 @@ static int find_room(struct netdev *dev, struct virtq_device *receive, uint32_t 
     chain.capacity = NETDEV_PIECES;
     clear(&room->memory);
     for (room->buffers = 0; room->memory.length != need;) {
-        bool first = room->buffers == 0;
         int rc = room->buffers != most ? virtq_device_pop(receive, &chain) : 0;
 
         if (rc == 0 || (rc < 0 && !virtq_err_names_chain(rc)))
             return 0;
-        if (rc == 1 && append_buffer(dev, &chain, need, room))
-            continue;
-        room->token[0] = chain.token;
-        return first ? -1 : 0;
+        room->token[room->buffers++] = chain.token;
+        if (rc != 1 || !append_buffer(dev, &chain, need, room))
+            return room->buffers == 1 ? -1 : 0;
     }
     return 1;
 }
@@ -312,7 +309,6 @@ static void deliver(const struct netdev *dev, struct virtq_device *receive, stru
 static void put_pieces(struct netdev *dev, struct virtq_device *receive,
                        const struct netdev_frame *frame)
 {
-    struct virtq_device before = *receive; /* all that a pop changes */
     struct room room;
     int rc = find_room(dev, receive, dev->header + frame->length, &room);
 
@@ -325,19 +321,21 @@ static void put_pieces(struct netdev *dev, struct virtq_device *receive,
     if (rc < 0) {
         virtq_device_push(receive, room.token[0], 0);
         dev->unusable++;
-    } else if (virtq_device_error(receive) == 0) {
-        *receive = before;
+        return;
     }
+    while (room.buffers != 0)
+        virtq_device_unpop(receive, room.token[--room.buffers]);
 }
 
 /* A frame of one piece for a buffer that is plain; false: it is not, or there is none, and none is
- * popped. */
+ * popped. The header is written only where it differs: a driver that uses its buffers again has it
+ * there, and neither CPU loses the cache line. V-SPLIT-01 says that a writable buffer should not be
+ * read; nothing but this depends on what is read. */
 static bool put_plain(struct netdev *dev, struct virtq_device *receive,
                       const struct netdev_frame *frame)
 {
     static const uint8_t header[NETDEV_HEADER_SIZE] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0};
     uint32_t need = NETDEV_HEADER_SIZE + frame->length;
-    struct virtq_device before = *receive;
     struct virtq_seg seg[1];
     struct virtq_chain chain;
     uint8_t *at = NULL;
@@ -350,11 +348,13 @@ static bool put_plain(struct netdev *dev, struct virtq_device *receive,
         at = find_plain(dev, &chain, need);
     if (VIRTIO_LIKELY(at != NULL)) {
         virtq_device_push(receive, chain.token, need);
-        __builtin_memcpy(at, header, NETDEV_HEADER_SIZE);
+        if (__builtin_memcmp(at, header, NETDEV_HEADER_SIZE) != 0)
+            __builtin_memcpy(at, header, NETDEV_HEADER_SIZE);
         __builtin_memmove(at + NETDEV_HEADER_SIZE, frame->piece[frame->first].at, frame->length);
         return true;
     }
-    *receive = before;
+    if (rc == 1 || virtq_err_names_chain(rc))
+        virtq_device_unpop(receive, chain.token);
     return false;
 }
 

@@ -17,7 +17,8 @@
 enum {
     PORTS = VHU_BACKENDS,
     QUEUES = 2,
-    BATCH = 32,      /* frames between two flushes */
+    BATCH = 32,      /* frames between two decisions to interrupt */
+    SHOWN = 8,       /* frames between two flushes: the other CPU works on them meanwhile */
     PATIENCE = 1000, /* turns without a frame, before a queue asks for kicks again */
     STATIONS = 256,
     MTU = 1500,
@@ -124,7 +125,18 @@ static void forward(unsigned to, const struct netdev_frame *frame)
     }
 }
 
-/* Shows the drivers what came. A driver that broke its queue hears of it when that is served. */
+/* Shows the drivers what came so far. */
+static void show(unsigned to)
+{
+    for (; to != 0; to &= to - 1) {
+        struct vhu_queue *receive = receive_queue(lowest(to));
+
+        if (vhu_queue_ready(receive))
+            virtq_device_flush(&receive->ring);
+    }
+}
+
+/* The same, and tells them. A driver that broke its queue hears of it when that is served. */
 static void flush(unsigned to)
 {
     for (; to != 0; to &= to - 1) {
@@ -164,6 +176,8 @@ static int serve_transmit(struct port *port, struct vhu_queue *queue)
         to = frames[i].length != 0 ? targets(port, &frames[i]) : 0;
         forward(to, &frames[i]);
         reached |= to;
+        if (i % SHOWN == SHOWN - 1)
+            show(reached);
     }
     flush(reached);
     vhu_queue_flush(queue);

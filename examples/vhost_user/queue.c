@@ -332,7 +332,6 @@ int vhu_queue_answer(struct vhu_queue *queue,
     chain.capacity = VHU_SEGS;
     virtq_device_kick_off(&queue->ring);
     for (unsigned left = BATCH; left != 0; left--) {
-        struct virtq_device before = queue->ring; /* a pop leaves no trace in the ring itself */
         uint32_t written = 0;
 
         rc = vhu_queue_pop(queue, &chain);
@@ -343,7 +342,7 @@ int vhu_queue_answer(struct vhu_queue *queue,
         later = written == VHU_LATER;
         if (later) {
             vhu_track_unpop(&queue->track, chain.token);
-            queue->ring = before;
+            virtq_device_unpop(&queue->ring, chain.token);
             break;
         }
         vhu_queue_push(queue, chain.token, written);
