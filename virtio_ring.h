@@ -800,7 +800,7 @@ VIRTIO_INLINE uint16_t virtq_pos_add_(uint32_t pos, uint32_t last, uint32_t coun
 {
     if (VIRTIO_UNLIKELY(virtq_pos_slot_(pos) + count > last)) {
         virtq_rarely_();
-        return (uint16_t)((virtq_pos_slot_(pos) + count - last - 1) | (~pos & VIRTQ_WRAP_));
+        return (uint16_t)((pos + count - last - 1) ^ VIRTQ_WRAP_);
     }
     return (uint16_t)(pos + count);
 }
@@ -1837,14 +1837,6 @@ VIRTIO_OUTLINE __attribute__((noinline)) int virtq_device_broken_by_(struct virt
     return err;
 }
 
-/* A descriptor of either format in private memory: what is checked is what is used (V-SPLIT-07,
- * V-PACK-09). `link` is `next` of a split descriptor, `id` of a packed one. */
-struct virtq_desc_ {
-    struct virtq_seg seg;
-    uint16_t flags;
-    uint16_t link;
-};
-
 /* A chain while it is walked. */
 struct virtq_walk_ {
     struct virtq_seg *seg;
@@ -1852,20 +1844,32 @@ struct virtq_walk_ {
     uint32_t count, writable, capacity;
 };
 
-/* Appends one checked segment. */
-VIRTIO_INLINE int virtq_walk_add_(struct virtq_walk_ *walk, const struct virtq_desc_ *d)
+VIRTIO_INLINE struct virtq_walk_ virtq_walk_begin_(const struct virtq_chain *chain)
+{
+    struct virtq_walk_ walk;
+
+    walk.seg = chain->seg;
+    walk.capacity = chain->capacity;
+    walk.count = walk.writable = 0;
+    walk.total = 0;
+    return walk;
+}
+
+/* Appends one segment, which is in private memory: what is checked is what is used (V-SPLIT-07,
+ * V-PACK-09). */
+VIRTIO_INLINE int virtq_walk_add_(struct virtq_walk_ *walk, struct virtq_seg seg, uint32_t flags)
 {
     if (VIRTIO_UNLIKELY(walk->count == walk->capacity))
         return VIRTQ_ERR_CHAIN_CAPACITY;
-    if (VIRTIO_UNLIKELY(d->seg.addr + d->seg.len < d->seg.addr))
+    if (VIRTIO_UNLIKELY(seg.addr + seg.len < seg.addr))
         return VIRTQ_ERR_CHAIN_LENGTH;
-    if (d->flags & VIRTQ_DESC_FLAG_WRITE)
+    if (flags & VIRTQ_DESC_FLAG_WRITE)
         walk->writable++;
     else if (VIRTIO_UNLIKELY(walk->writable != 0))
         return VIRTQ_ERR_CHAIN_ORDER;
-    walk->seg[walk->count].addr = d->seg.addr;
-    walk->seg[walk->count].len = d->seg.len;
-    walk->total += d->seg.len;
+    walk->total += seg.len;
+    walk->seg[walk->count].addr = seg.addr;
+    walk->seg[walk->count].len = seg.len;
     walk->count++;
     return 0;
 }
@@ -1896,96 +1900,62 @@ VIRTIO_INLINE int virtq_chain_single_(struct virtq_chain *chain, struct virtq_se
     return 1;
 }
 
-VIRTIO_INLINE struct virtq_desc_ virtq_desc_read_(const struct virtq_split_desc *desc,
-                                                  uint16_t order)
+/* Address and length, in the same place in both formats. */
+VIRTIO_INLINE struct virtq_seg virtq_seg_read_(const void *desc, uint16_t order)
 {
-    bool packed = virtq_is_packed_(order);
-    struct virtq_desc_ copy;
+    const struct virtq_split_desc *from = (const struct virtq_split_desc *)desc;
+    struct virtq_seg seg;
 
-    copy.seg.addr = virtq_order64_(order, VIRTIO_LOAD64(&desc->addr));
-    copy.seg.len = virtq_order32_(order, VIRTIO_LOAD32(&desc->len));
-    copy.flags = virtq_order16_(order, VIRTIO_LOAD16(packed ? &desc->next : &desc->flags));
-    copy.link = virtq_order16_(order, VIRTIO_LOAD16(packed ? &desc->flags : &desc->next));
-    return copy;
+    seg.addr = virtq_order64_(order, VIRTIO_LOAD64(&from->addr));
+    seg.len = virtq_order32_(order, VIRTIO_LOAD32(&from->len));
+    return seg;
 }
 
-/* The same at any alignment: an indirect table has no alignment rule (V-IND-03). */
-VIRTIO_INLINE struct virtq_desc_ virtq_table_read_(const void *table, uint32_t i, uint16_t order)
+/* An entry of an indirect table in private memory. */
+struct virtq_entry_ {
+    struct virtq_seg seg;
+    uint16_t flags;
+    uint16_t next; /* split */
+};
+
+/* At any alignment: an indirect table has no alignment rule (V-IND-03). */
+VIRTIO_INLINE struct virtq_entry_ virtq_table_read_(const void *table, uint32_t i, uint16_t order)
 {
-    const uint8_t *from = (const uint8_t *)table + 16 * (size_t)i;
+    const struct virtq_split_desc *from = (const struct virtq_split_desc *)table + i;
+    bool packed = virtq_is_packed_(order);
     struct virtq_split_desc raw;
-    struct virtq_desc_ copy;
+    struct virtq_entry_ entry;
     uint8_t *to = (uint8_t *)&raw;
-    bool packed = virtq_is_packed_(order);
 
-    if (VIRTIO_LIKELY(!virtq_misaligned_(table, 8)))
-        return virtq_desc_read_((const struct virtq_split_desc *)table + i, order);
+    if (VIRTIO_LIKELY(!virtq_misaligned_(table, 8))) {
+        entry.seg = virtq_seg_read_(from, order);
+        entry.flags = virtq_order16_(order, VIRTIO_LOAD16(packed ? &from->next : &from->flags));
+        entry.next = packed ? 0 : virtq_order16_(order, VIRTIO_LOAD16(&from->next));
+        return entry;
+    }
     for (unsigned byte = 0; byte < sizeof(raw); byte++)
-        to[byte] = VIRTIO_LOAD8(&from[byte]);
-    copy.seg.addr = virtq_order64_(order, raw.addr);
-    copy.seg.len = virtq_order32_(order, raw.len);
-    copy.flags = virtq_order16_(order, packed ? raw.next : raw.flags);
-    copy.link = virtq_order16_(order, packed ? raw.flags : raw.next);
-    return copy;
+        to[byte] = VIRTIO_LOAD8((const uint8_t *)from + byte);
+    entry.seg.addr = virtq_order64_(order, raw.addr);
+    entry.seg.len = virtq_order32_(order, raw.len);
+    entry.flags = virtq_order16_(order, packed ? raw.next : raw.flags);
+    entry.next = virtq_order16_(order, raw.next);
+    return entry;
 }
 
-/* Maps the table that `whole` points to, in *table: the number of its entries, or an error. */
-VIRTIO_INLINE int32_t virtq_table_map_(const struct virtq_device *q,
-                                       const struct virtq_desc_ *whole, const void **table)
+/* Maps the table that a descriptor points to, in *table: the number of its entries, or an error. */
+VIRTIO_INLINE int32_t virtq_table_map_(const struct virtq_device *q, struct virtq_seg whole,
+                                       uint32_t flags, const void **table)
 {
-    uint32_t entries = whole->seg.len / 16;
+    uint32_t entries = whole.len / 16;
 
     if (!virtq_has_(q->flags, VIRTQ_INDIRECT))
         return VIRTQ_ERR_INDIRECT_OFF;
-    if (whole->flags & VIRTQ_DESC_FLAG_NEXT)
+    if (flags & VIRTQ_DESC_FLAG_NEXT)
         return VIRTQ_ERR_INDIRECT_NEXT;
-    if (entries == 0 || whole->seg.len % 16 != 0)
+    if (entries == 0 || whole.len % 16 != 0)
         return VIRTQ_ERR_INDIRECT_LEN;
-    *table = q->map(q->map_ctx, whole->seg.addr, whole->seg.len);
+    *table = q->map(q->map_ctx, whole.addr, whole.len);
     return *table == NULL ? VIRTQ_ERR_INDIRECT_MAP : (int32_t)entries;
-}
-
-/* Walks an indirect table of either format whose descriptor is `whole`. A split table is linked, a
- * packed one is read from end to end (D-IND-08), flags other than WRITE ignored (V-IND-04). Ends:
- * no more links than entries. */
-VIRTIO_INLINE int virtq_walk_table_(const struct virtq_device *q, const struct virtq_desc_ *whole,
-                                    struct virtq_walk_ *walk)
-{
-    bool packed = virtq_is_packed_(q->flags);
-    uint16_t order = q->flags;
-    const void *table = NULL;
-    int32_t entries = virtq_table_map_(q, whole, &table);
-    uint32_t at = 0;
-
-    if (entries < 0)
-        return entries;
-    for (int32_t left = entries; left != 0; left--) {
-        struct virtq_desc_ d = virtq_table_read_(table, at, order);
-        int err;
-
-        if (!packed && (d.flags & VIRTQ_DESC_FLAG_INDIRECT))
-            return VIRTQ_ERR_INDIRECT_NESTED;
-        err = virtq_walk_add_(walk, &d);
-        if (VIRTIO_UNLIKELY(err != 0))
-            return err;
-        if (packed ? left == 1 : !(d.flags & VIRTQ_DESC_FLAG_NEXT))
-            return 0;
-        at = packed ? at + 1 : d.link;
-        if (at >= (uint32_t)entries)
-            return VIRTQ_ERR_CHAIN_NEXT;
-    }
-    return VIRTQ_ERR_CHAIN_LOOP;
-}
-
-VIRTIO_INLINE struct virtq_walk_ virtq_walk_begin_(const struct virtq_chain *chain)
-{
-    struct virtq_walk_ walk;
-
-    walk.seg = chain->seg;
-    walk.capacity = chain->capacity;
-    walk.count = walk.writable = 0;
-    walk.total = 0;
-    return walk;
 }
 
 /* Where the next used entry goes: with IN_ORDER over that of an open batch, unless it is flushed.
@@ -2016,32 +1986,62 @@ VIRTIO_OUTLINE int virtq_split_pop_none_(struct virtq_device *q, bool none)
     return none ? 0 : virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_IDX);
 }
 
-/* Walks the chain whose first descriptor is given (in registers). Ends: no more links than the
- * queue has entries. */
-VIRTIO_OUTLINE int virtq_split_walk_(const struct virtq_device *q, struct virtq_chain *chain,
-                                     struct virtq_seg seg, uint32_t flags_link)
+/* Walks the table that `desc` points to, whose entries are linked, to the chain's end. Ends: no
+ * more links than entries. */
+VIRTIO_INLINE int virtq_split_table_(const struct virtq_device *q, struct virtq_chain *chain,
+                                     struct virtq_walk_ *walk,
+                                     const struct virtq_split_desc *desc, uint32_t flags)
 {
-    const struct virtq_split_desc *table = (const struct virtq_split_desc *)q->desc;
-    struct virtq_desc_ d = {seg, (uint16_t)flags_link, (uint16_t)(flags_link >> 16)};
-    struct virtq_walk_ walk = virtq_walk_begin_(chain);
-    uint32_t last = q->last, links = 0;
-    uint16_t order = q->flags;
-    int err;
+    const void *table = NULL;
+    int32_t entries = virtq_table_map_(q, virtq_seg_read_(desc, q->flags), flags, &table);
+    uint32_t at = 0;
 
-    while (!(d.flags & VIRTQ_DESC_FLAG_INDIRECT)) {
-        err = virtq_walk_add_(&walk, &d);
+    if (entries < 0)
+        return entries;
+    for (int32_t left = entries; left != 0; left--) {
+        struct virtq_entry_ d = virtq_table_read_(table, at, q->flags);
+        int err;
+
+        if (VIRTIO_UNLIKELY(d.flags & VIRTQ_DESC_FLAG_INDIRECT))
+            return VIRTQ_ERR_INDIRECT_NESTED;
+        err = virtq_walk_add_(walk, d.seg, d.flags);
         if (VIRTIO_UNLIKELY(err != 0))
             return err;
         if (!(d.flags & VIRTQ_DESC_FLAG_NEXT))
-            return virtq_walk_end_(&walk, chain);
-        if (VIRTIO_UNLIKELY(d.link > last))
+            return virtq_walk_end_(walk, chain);
+        at = d.next;
+        if (VIRTIO_UNLIKELY(at >= (uint32_t)entries))
             return VIRTQ_ERR_CHAIN_NEXT;
-        if (VIRTIO_UNLIKELY(links++ == last))
-            return VIRTQ_ERR_CHAIN_LOOP;
-        d = virtq_desc_read_(&table[d.link], order);
     }
-    err = virtq_walk_table_(q, &d, &walk);
-    return err != 0 ? err : virtq_walk_end_(&walk, chain);
+    return VIRTQ_ERR_CHAIN_LOOP;
+}
+
+/* Walks the chain of `desc`, whose flags are read already. Ends: no more links than the queue has
+ * entries. */
+VIRTIO_OUTLINE int virtq_split_walk_(const struct virtq_device *q, struct virtq_chain *chain,
+                                     const struct virtq_split_desc *desc, uint32_t flags)
+{
+    struct virtq_walk_ walk = virtq_walk_begin_(chain);
+    const struct virtq_split_desc *table = (const struct virtq_split_desc *)q->desc;
+    uint32_t last = q->last;
+
+    while (!(flags & VIRTQ_DESC_FLAG_INDIRECT)) {
+        int err = virtq_walk_add_(&walk, virtq_seg_read_(desc, q->flags), flags);
+        uint32_t next;
+
+        if (VIRTIO_UNLIKELY(err != 0))
+            return err;
+        if (!(flags & VIRTQ_DESC_FLAG_NEXT))
+            return virtq_walk_end_(&walk, chain);
+        next = virtq_order16_(q->flags, VIRTIO_LOAD16(&desc->next));
+        if (VIRTIO_UNLIKELY(next > last))
+            return VIRTQ_ERR_CHAIN_NEXT;
+        if (VIRTIO_UNLIKELY(walk.count > last))
+            return VIRTQ_ERR_CHAIN_LOOP;
+        desc = &table[next];
+        flags = virtq_order16_(q->flags, VIRTIO_LOAD16(&desc->flags));
+    }
+    return virtq_split_table_(q, chain, &walk, desc, flags);
 }
 
 VIRTIO_INLINE int virtq_split_pop_(struct virtq_device *q, struct virtq_chain *chain)
@@ -2049,7 +2049,7 @@ VIRTIO_INLINE int virtq_split_pop_(struct virtq_device *q, struct virtq_chain *c
     const struct virtq_split_desc *desc = (const struct virtq_split_desc *)q->desc;
     uint32_t at = q->popped_idx, last = q->last, head;
     void *avail = q->driver;
-    struct virtq_desc_ first;
+    uint16_t flags;
 
     if (at == q->seen_idx) {
         uint32_t end = q->pushed_idx + last + 1;
@@ -2066,13 +2066,10 @@ VIRTIO_INLINE int virtq_split_pop_(struct virtq_device *q, struct virtq_chain *c
     q->popped_idx = (uint16_t)(at + 1);
     chain->token = head;
     desc += head;
-    first.seg.addr = virtq_order64_(q->flags, VIRTIO_LOAD64(&desc->addr));
-    first.seg.len = virtq_order32_(q->flags, VIRTIO_LOAD32(&desc->len));
-    first.flags = virtq_order16_(q->flags, VIRTIO_LOAD16(&desc->flags));
-    if (VIRTIO_FAST_PATHS && VIRTIO_LIKELY(!(first.flags & VIRTQ_MORE_)))
-        return virtq_chain_single_(chain, first.seg, first.flags);
-    first.link = virtq_order16_(q->flags, VIRTIO_LOAD16(&desc->next));
-    return virtq_split_walk_(q, chain, first.seg, first.flags | (uint32_t)first.link << 16);
+    flags = virtq_order16_(q->flags, VIRTIO_LOAD16(&desc->flags));
+    if (!VIRTIO_FAST_PATHS || VIRTIO_UNLIKELY(flags & VIRTQ_MORE_))
+        return virtq_split_walk_(q, chain, desc, flags);
+    return virtq_chain_single_(chain, virtq_seg_read_(desc, q->flags), flags);
 }
 
 VIRTIO_INLINE void virtq_split_push_(struct virtq_device *q, uint32_t token, uint32_t written)
@@ -2137,36 +2134,92 @@ VIRTIO_INLINE void virtq_packed_pop_at_(struct virtq_device *q, uint32_t pos)
     q->avail_flags = (uint16_t)virtq_pos_avail_(pos);
 }
 
-/* Walks the list whose head is given, to its end even if it is malformed: only there the next list
- * begins. Ends: a list cannot be longer than the slots that are not in flight. */
-VIRTIO_OUTLINE int virtq_packed_walk_(struct virtq_device *q, struct virtq_chain *chain,
-                                      struct virtq_seg seg, uint32_t flags_id)
+/* Copies the `count` segments of a list into private memory and checks them there (V-PACK-09): 1,
+ * or an error. The ring has `turn` slots from the first, `desc`, to its end. */
+VIRTIO_INLINE int virtq_packed_segs_(const struct virtq_device *q, struct virtq_seg *to,
+                                     const struct virtq_packed_desc *desc, uint32_t count,
+                                     uint32_t turn)
 {
-    struct virtq_desc_ d = {seg, (uint16_t)flags_id, (uint16_t)(flags_id >> 16)};
+    uint64_t total = 0;
+
+    for (uint32_t i = 0; i < count; i++) {
+        struct virtq_seg seg;
+
+        if (VIRTIO_UNLIKELY(i == turn))
+            desc = (const struct virtq_packed_desc *)q->desc;
+        seg = virtq_seg_read_(desc, q->flags);
+        if (VIRTIO_UNLIKELY(seg.addr + seg.len < seg.addr))
+            return VIRTQ_ERR_CHAIN_LENGTH;
+        total += seg.len;
+        to->addr = seg.addr;
+        to->len = seg.len;
+        to++;
+        desc++;
+    }
+    return total > (uint64_t)UINT32_MAX + 1 ? VIRTQ_ERR_CHAIN_LENGTH : 1;
+}
+
+/* Walks the table that `whole` points to, from end to end (D-IND-08); flags other than WRITE are
+ * ignored (V-IND-04). */
+VIRTIO_INLINE int virtq_packed_table_(const struct virtq_device *q, struct virtq_chain *chain,
+                                      struct virtq_seg whole)
+{
     struct virtq_walk_ walk = virtq_walk_begin_(chain);
-    uint32_t pos = q->popped_idx, last = q->last, count = 1;
-    uint32_t room = last + 1 - virtq_pos_distance_(q->pushed_idx, pos, last);
-    uint16_t order = q->flags;
+    const void *table = NULL;
+    int32_t entries = virtq_table_map_(q, whole, 0, &table);
+
+    if (entries < 0)
+        return entries;
+    for (int32_t i = 0; i < entries; i++) {
+        struct virtq_entry_ d = virtq_table_read_(table, (uint32_t)i, q->flags);
+        int err = virtq_walk_add_(&walk, d.seg, d.flags);
+
+        if (VIRTIO_UNLIKELY(err != 0))
+            return err;
+    }
+    return virtq_walk_end_(&walk, chain);
+}
+
+/* Walks the list at popped_idx, whose first flags are read already: first by the flags alone to its
+ * end, where the next list begins even if this one is malformed; then the segments. Ends: a list
+ * cannot be longer than the slots that are not in flight. */
+VIRTIO_OUTLINE int virtq_packed_walk_(struct virtq_device *q, struct virtq_chain *chain,
+                                      uint32_t flags)
+{
+    uint32_t pos = q->popped_idx, last = q->last, count = 1, writable = 0, seen = 0;
+    uint32_t turn = last + 1 - virtq_pos_slot_(pos), pushed = q->pushed_idx;
+    uint32_t room = turn + virtq_pos_slot_(pushed) - ((pos ^ pushed) & VIRTQ_WRAP_ ? last + 1 : 0);
+    const struct virtq_packed_desc *first = virtq_pos_desc_(q->desc, pos), *desc = first;
     int err = 0;
 
-    for (;; count++) {
-        pos = virtq_pos_next_(pos, last);
-        if (VIRTIO_LIKELY(err == 0)) { /* else only the end of the list matters */
-            if (VIRTIO_LIKELY(!(d.flags & VIRTQ_DESC_FLAG_INDIRECT)))
-                err = virtq_walk_add_(&walk, &d);
-            else /* never inside a list (D-IND-07) */
-                err = count == 1 ? virtq_walk_table_(q, &d, &walk) : VIRTQ_ERR_INDIRECT_NEXT;
-        }
-        if (!(d.flags & VIRTQ_DESC_FLAG_NEXT))
+    for (;;) {
+        seen |= flags;
+        if (flags & VIRTQ_DESC_FLAG_WRITE)
+            writable++;
+        else if (VIRTIO_UNLIKELY(writable != 0))
+            err = VIRTQ_ERR_CHAIN_ORDER;
+        if (!(flags & VIRTQ_DESC_FLAG_NEXT))
             break;
         if (VIRTIO_UNLIKELY(count == room))
             return virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_LIST);
-        d = virtq_desc_read_(
-            (const struct virtq_split_desc *)q->desc + virtq_pos_slot_(pos), order);
+        desc++;
+        if (VIRTIO_UNLIKELY(count == turn))
+            desc = (const struct virtq_packed_desc *)q->desc;
+        flags = virtq_order16_(q->flags, VIRTIO_LOAD16(&desc->flags));
+        count++;
     }
-    virtq_packed_pop_at_(q, pos);
-    chain->token = d.link | (count - 1) << 16;
-    return err != 0 ? err : virtq_walk_end_(&walk, chain);
+    virtq_packed_pop_at_(q, virtq_pos_add_(pos, last, count));
+    chain->token = virtq_order16_(q->flags, VIRTIO_LOAD16(&desc->id)) | (count - 1) << 16;
+    if (VIRTIO_UNLIKELY(seen & VIRTQ_DESC_FLAG_INDIRECT)) /* never inside a list (D-IND-07) */
+        return count == 1 ? virtq_packed_table_(q, chain, virtq_seg_read_(desc, q->flags))
+                          : VIRTQ_ERR_INDIRECT_NEXT;
+    if (VIRTIO_UNLIKELY(err != 0))
+        return err;
+    if (VIRTIO_UNLIKELY(count > chain->capacity))
+        return VIRTQ_ERR_CHAIN_CAPACITY;
+    chain->readable = (uint16_t)(count - writable);
+    chain->writable = (uint16_t)writable;
+    return virtq_packed_segs_(q, chain->seg, first, count, turn);
 }
 
 VIRTIO_INLINE int virtq_packed_pop_(struct virtq_device *q, struct virtq_chain *chain)
@@ -2174,24 +2227,19 @@ VIRTIO_INLINE int virtq_packed_pop_(struct virtq_device *q, struct virtq_chain *
     uint32_t pos = q->popped_idx;
     const struct virtq_packed_desc *desc = virtq_pos_desc_(q->desc, pos);
     int32_t flags = virtq_packed_avail_flags_(q);
-    struct virtq_desc_ first;
 
     if (flags < 0)
         return q->flags & VIRTQ_BROKEN_ ? VIRTQ_ERR_BROKEN : 0;
     if (VIRTIO_UNLIKELY((pos ^ q->pushed_idx) == VIRTQ_WRAP_)) /* every slot is in flight */
         return virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_IDX);
-    first.seg.addr = virtq_order64_(q->flags, VIRTIO_LOAD64(&desc->addr));
-    first.seg.len = virtq_order32_(q->flags, VIRTIO_LOAD32(&desc->len));
-    first.flags = (uint16_t)flags;
-    first.link = virtq_order16_(q->flags, VIRTIO_LOAD16(&desc->id));
     if (!VIRTIO_FAST_PATHS || VIRTIO_UNLIKELY(flags & VIRTQ_MORE_))
-        return virtq_packed_walk_(q, chain, first.seg, first.flags | (uint32_t)first.link << 16);
+        return virtq_packed_walk_(q, chain, (uint32_t)flags);
     if (VIRTIO_UNLIKELY(virtq_pos_slot_(pos) == q->last))
         virtq_packed_pop_at_(q, ~pos & VIRTQ_WRAP_);
     else
         q->popped_idx = (uint16_t)(pos + 1);
-    chain->token = first.link;
-    return virtq_chain_single_(chain, first.seg, first.flags);
+    chain->token = virtq_order16_(q->flags, VIRTIO_LOAD16(&desc->id));
+    return virtq_chain_single_(chain, virtq_seg_read_(desc, q->flags), (uint16_t)flags);
 }
 
 /* A token is the id, and above it one less than the slots of the list. The first used descriptor of
