@@ -977,7 +977,7 @@ VIRTIO_OUTLINE int virtq_driver_no_room_(const struct virtq_driver *q, uint32_t 
         return VIRTQ_ERR_BROKEN;
     if (count == 0)
         return VIRTQ_ERR_EMPTY;
-    return count > (uint32_t)q->last + 1 ? VIRTQ_ERR_TOO_LONG : VIRTQ_ERR_FULL;
+    return count - 1 > q->last ? VIRTQ_ERR_TOO_LONG : VIRTQ_ERR_FULL;
 }
 
 /* Fills address and length of a descriptor of either format; nothing is visible before publish. */
@@ -997,21 +997,20 @@ VIRTIO_INLINE void virtq_slot_take_(struct virtq_slot *slot, uint32_t count, uin
     slot->count = (uint16_t)count;
 }
 
-/* Hands out buffer `id`, and puts what it held back on the free list in front of `tail`: its last
- * descriptor (split) or its id (packed). By private links only (D-SPLIT-13); IN_ORDER, whose links
- * are as they have to be, leaves them. */
-VIRTIO_INLINE void virtq_driver_complete_(struct virtq_driver *q, uint32_t id,
-                                          struct virtq_slot *tail, struct virtq_done *done)
+/* Hands out the buffer whose head is `slot`, and puts what it held back on the free list: from
+ * `first`, the id (packed) or what follows the head in the ring of links (split), to the head. By
+ * private links only (D-SPLIT-13); IN_ORDER, whose links are as they have to be, leaves them. */
+VIRTIO_INLINE int virtq_driver_complete_(struct virtq_driver *q, struct virtq_slot *slot,
+                                         uint32_t first, struct virtq_done *done)
 {
-    struct virtq_slot *slot = &q->slots[id];
-
     done->cookie = slot->cookie;
     q->free_count = (uint16_t)(q->free_count + slot->count);
     slot->count = 0;
     if (virtq_has_(q->flags, VIRTQ_IN_ORDER))
-        return;
-    tail->next = q->free_head;
-    q->free_head = (uint16_t)id;
+        return 1;
+    slot->next = q->free_head;
+    q->free_head = (uint16_t)first;
+    return 1;
 }
 
 enum {
@@ -1043,12 +1042,11 @@ VIRTIO_OUTLINE int virtq_driver_complete_oldest_(struct virtq_driver *q, struct 
 
     q->taken_idx = virtq_is_packed_(q->flags) ? virtq_pos_add_(q->taken_idx, last, count)
                                               : (uint16_t)(q->taken_idx + 1);
-    done->written = slot->writable;
-    virtq_driver_complete_(q, oldest, slot, done);
     slot->next = (uint16_t)(oldest == last ? 0 : oldest + 1);
     if (end != oldest)
         q->slots[next > last ? next - last - 1 : next].next = (uint16_t)(VIRTQ_MARK_ | end);
-    return 1;
+    done->written = slot->writable;
+    return virtq_driver_complete_(q, slot, oldest, done);
 }
 
 /* IN_ORDER: is `id` an outstanding buffer? From head to head, among what is published: ends. */
@@ -1072,12 +1070,16 @@ VIRTIO_OUTLINE bool virtq_driver_in_line_(const struct virtq_driver *q, uint32_t
 /* Is `id` an outstanding buffer? */
 VIRTIO_INLINE bool virtq_driver_is_out_(const struct virtq_driver *q, uint32_t id)
 {
+    uint32_t count;
+
     if (virtq_has_(q->flags, VIRTQ_IN_ORDER))
         return virtq_driver_in_line_(q, id);
-    if (id > q->last || q->slots[id].count == 0)
+    if (id > q->last)
         return false;
-    return !virtq_is_packed_(q->flags) ||
-           q->slots[id].count <= virtq_pos_distance_(q->taken_idx, q->published_idx, q->last);
+    count = q->slots[id].count;
+    if (!virtq_is_packed_(q->flags))
+        return count != 0;
+    return count - 1 < virtq_pos_distance_(q->taken_idx, q->published_idx, q->last); /* 0 is not */
 }
 
 /* The device says that it used buffer `id`: the general case. IN_ORDER: and thereby all up to it
@@ -1086,11 +1088,12 @@ VIRTIO_INLINE bool virtq_driver_is_out_(const struct virtq_driver *q, uint32_t i
 VIRTIO_OUTLINE int virtq_driver_complete_any_(struct virtq_driver *q, uint32_t id, uint32_t len,
                                               bool sure, struct virtq_done *done)
 {
-    struct virtq_slot *slot, *tail;
+    struct virtq_slot *slot;
+    uint32_t first = id;
 
     if (!virtq_driver_is_out_(q, id))
         return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_ID);
-    slot = tail = &q->slots[id];
+    slot = &q->slots[id];
     if (len > slot->writable) {
         if (sure && !virtq_has_(q->flags, VIRTQ_LEGACY))
             return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_LEN);
@@ -1106,66 +1109,68 @@ VIRTIO_OUTLINE int virtq_driver_complete_any_(struct virtq_driver *q, uint32_t i
         q->taken_idx = virtq_pos_add_(q->taken_idx, q->last, slot->count); /* D-PACK-10, T-67 */
     } else {
         q->taken_idx++;
-        for (uint32_t i = slot->count; i != 1; i--)
-            tail = &q->slots[tail->next];
+        first = slot->next;
     }
     done->written = len;
-    virtq_driver_complete_(q, id, tail, done);
-    return 1;
+    return virtq_driver_complete_(q, slot, first, done);
 }
 
-/* Is `id` an outstanding buffer of one descriptor, the oldest one where there is an order, and
- * `len` within it? The straight path. */
-VIRTIO_INLINE bool virtq_driver_used_one_(const struct virtq_driver *q, uint32_t id, uint32_t len)
+/* The straight path: how many descriptors has outstanding buffer `id`? 0 if it is none, or not the
+ * oldest one where there is an order, or if `len` is more than it holds. `last` is the queue's,
+ * which the caller may have at hand. */
+VIRTIO_INLINE uint32_t virtq_driver_plain_(const struct virtq_driver *q, const uint16_t *last,
+                                           uint32_t id, uint32_t len)
 {
     bool in_order = virtq_has_(q->flags, VIRTQ_IN_ORDER);
 
-    return VIRTIO_FAST_PATHS &&
-           VIRTIO_LIKELY(in_order ? id == virtq_driver_oldest_(q) : id <= q->last) &&
-           VIRTIO_LIKELY(q->slots[id].count == 1) && VIRTIO_LIKELY(len <= q->slots[id].writable);
+    if (!VIRTIO_FAST_PATHS ||
+        VIRTIO_UNLIKELY(in_order ? id != virtq_driver_oldest_(q) : id > *last) ||
+        VIRTIO_UNLIKELY(len > q->slots[id].writable))
+        return 0;
+    return q->slots[id].count;
 }
 
 /* ---------------------------------------------------------------------------
  * 7. Split ring, driver side
  * --------------------------------------------------------------------------- */
-/* Queues the chain of `count` filled descriptors from free_head on in the available ring; `next` is
- * what follows its last one on the free list. */
-VIRTIO_INLINE void virtq_split_queue_(struct virtq_driver *q, uint32_t count, uint16_t next)
+/* Queues the chain of `count` filled descriptors from free_head to `tail` in the available ring.
+ * The links of their slots become a ring: completion cuts it behind the head, without a walk. */
+VIRTIO_INLINE void virtq_split_queue_(struct virtq_driver *q, uint32_t count,
+                                      struct virtq_slot *tail)
 {
     uint32_t head = q->free_head, at = q->added_idx;
 
-    q->free_head = next;
+    q->free_head = tail->next;
+    if (!virtq_has_(q->flags, VIRTQ_IN_ORDER))
+        tail->next = (uint16_t)head;
     q->free_count = (uint16_t)(q->free_count - count);
     q->added_idx = (uint16_t)(at + 1);
     VIRTIO_STORE16(virtq_avail_slot_(q->driver, q->last, at),
                    virtq_order16_(q->flags, (uint16_t)head));
 }
 
-VIRTIO_INLINE int virtq_split_add_one_(struct virtq_driver *q, struct virtq_seg seg,
-                                       uint16_t desc_flags, uint32_t writable, void *cookie)
+VIRTIO_INLINE void virtq_split_add_one_(struct virtq_driver *q, struct virtq_seg seg,
+                                        uint16_t desc_flags, uint32_t writable, void *cookie)
 {
-    struct virtq_split_desc *desc;
-    struct virtq_slot *slot;
+    struct virtq_split_desc *desc = (struct virtq_split_desc *)q->desc + q->free_head;
+    struct virtq_slot *slot = &q->slots[q->free_head];
 
-    if (VIRTIO_UNLIKELY(q->free_count == 0))
-        return virtq_driver_no_room_(q, 1);
-    desc = (struct virtq_split_desc *)q->desc + q->free_head;
-    slot = &q->slots[q->free_head];
     virtq_slot_take_(slot, 1, writable, cookie);
-    virtq_split_queue_(q, 1, slot->next);
+    virtq_split_queue_(q, 1, slot);
     virtq_desc_fill_(desc, q->flags, seg);
     VIRTIO_STORE16(&desc->flags, virtq_order16_(q->flags, desc_flags));
-    return 0;
 }
 
-/* Writes a buffer's descriptors along the free list; returns what follows them there. `flags` go to
+/* Writes a buffer's descriptors along the free list; returns the slot of the last. `flags` go to
  * all of them. With IN_ORDER the links are x+1 for all x, as the rule asks (D-INO-02). */
-VIRTIO_INLINE uint16_t virtq_split_fill_(const struct virtq_driver *q,
-                                         const struct virtq_buffer *buffer, uint16_t flags)
+VIRTIO_INLINE struct virtq_slot *virtq_split_fill_(const struct virtq_driver *q,
+                                                   const struct virtq_buffer *buffer,
+                                                   uint16_t flags)
 {
     struct virtq_split_desc *table = (struct virtq_split_desc *)q->desc, *desc;
     const struct virtq_seg *seg = buffer->seg, *writable = seg + buffer->readable;
     const struct virtq_seg *end = writable + buffer->writable;
+    struct virtq_slot *slot;
     uint32_t at = q->free_head;
     uint16_t order = q->flags;
 
@@ -1174,7 +1179,8 @@ VIRTIO_INLINE uint16_t virtq_split_fill_(const struct virtq_driver *q,
         if (seg == writable)
             flags |= VIRTQ_DESC_FLAG_WRITE;
         desc = &table[at];
-        at = q->slots[at].next;
+        slot = &q->slots[at];
+        at = slot->next;
         virtq_desc_fill_(desc, order, *seg);
         VIRTIO_STORE16(&desc->flags, virtq_order16_(order, flags));
         virtq_apart_(&desc->flags);
@@ -1182,7 +1188,7 @@ VIRTIO_INLINE uint16_t virtq_split_fill_(const struct virtq_driver *q,
     } while (++seg != end);
     flags ^= VIRTQ_DESC_FLAG_NEXT; /* of the last one */
     VIRTIO_STORE16(&desc->flags, virtq_order16_(order, flags));
-    return (uint16_t)at;
+    return slot;
 }
 
 VIRTIO_INLINE void virtq_split_add_(struct virtq_driver *q, const struct virtq_buffer *buffer,
@@ -1233,16 +1239,10 @@ VIRTIO_OUTLINE int virtq_split_take_none_(struct virtq_driver *q, uint16_t pendi
     return pending == 0 ? 0 : virtq_driver_broken_by_(q, VIRTQ_ERR_USED_IDX);
 }
 
-/* Where the next completion appears. */
-VIRTIO_INLINE const struct virtq_split_used *virtq_split_used_(const struct virtq_driver *q)
-{
-    return virtq_used_slot_(q->device, q->last, q->taken_idx);
-}
-
 /* Takes the next of the completions that are known to be there. */
 VIRTIO_INLINE int virtq_split_take_next_(struct virtq_driver *q,
                                          const struct virtq_split_used *entry,
-                                         struct virtq_done *done)
+                                         uint16_t last, struct virtq_done *done)
 {
     uint32_t id, len;
 
@@ -1250,12 +1250,11 @@ VIRTIO_INLINE int virtq_split_take_next_(struct virtq_driver *q,
         return virtq_driver_complete_oldest_(q, done);
     id = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->id));
     len = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->len));
-    if (!virtq_driver_used_one_(q, id, len))
+    if (VIRTIO_UNLIKELY(virtq_driver_plain_(q, &last, id, len) == 0))
         return virtq_driver_complete_any_(q, id, len, true, done);
     q->taken_idx++;
     done->written = len;
-    virtq_driver_complete_(q, id, &q->slots[id], done);
-    return 1;
+    return virtq_driver_complete_(q, &q->slots[id], q->slots[id].next, done);
 }
 
 /* Can completions be taken, and how many? */
@@ -1282,16 +1281,13 @@ VIRTIO_INLINE void virtq_packed_head_(struct virtq_driver *q, struct virtq_packe
                        virtq_order16_(q->flags, (uint16_t)(desc_flags | virtq_pos_avail_(pos))));
 }
 
-VIRTIO_INLINE int virtq_packed_add_one_(struct virtq_driver *q, struct virtq_seg seg,
-                                        uint16_t desc_flags, uint32_t writable, void *cookie)
+VIRTIO_INLINE void virtq_packed_add_one_(struct virtq_driver *q, struct virtq_seg seg,
+                                         uint16_t desc_flags, uint32_t writable, void *cookie)
 {
     uint32_t id = q->free_head, pos = q->added_idx;
     struct virtq_packed_desc *desc = virtq_pos_desc_(q->desc, pos);
-    struct virtq_slot *slot;
+    struct virtq_slot *slot = &q->slots[id];
 
-    if (VIRTIO_UNLIKELY(q->free_count == 0))
-        return virtq_driver_no_room_(q, 1);
-    slot = &q->slots[id];
     virtq_slot_take_(slot, 1, writable, cookie);
     q->free_head = slot->next;
     q->free_count--;
@@ -1299,7 +1295,6 @@ VIRTIO_INLINE int virtq_packed_add_one_(struct virtq_driver *q, struct virtq_seg
     virtq_desc_fill_((struct virtq_split_desc *)(void *)desc, q->flags, seg);
     VIRTIO_STORE16(&desc->id, virtq_order16_(q->flags, (uint16_t)id));
     virtq_packed_head_(q, desc, desc_flags, pos);
-    return 0;
 }
 
 /* Writes the descriptors of a buffer from added_idx on. AVAIL and USED change where the ring wraps
@@ -1366,7 +1361,7 @@ VIRTIO_INLINE int32_t virtq_packed_used_flags_(const struct virtq_driver *q, uin
 {
     uint16_t flags = virtq_load_acquire_(q->flags, &virtq_pos_desc_(q->desc, pos)->flags);
 
-    return (flags & VIRTQ_LAP_) == virtq_pos_used_(pos) ? flags : -1;
+    return ((flags ^ virtq_pos_used_(pos)) & VIRTQ_LAP_) == 0 ? flags : -1;
 }
 
 VIRTIO_INLINE int virtq_packed_take_(struct virtq_driver *q, struct virtq_done *done)
@@ -1386,12 +1381,11 @@ VIRTIO_INLINE int virtq_packed_take_(struct virtq_driver *q, struct virtq_done *
     len = virtq_order32_(q->flags, VIRTIO_LOAD32(&desc->len));
     /* Without WRITE the length means nothing, says the specification (D-PACK-11, T-68); but QEMU
      * never sets it and Linux never looks at it, so that it counts where it can be true. */
-    if (!virtq_driver_used_one_(q, id, len))
+    if (VIRTIO_UNLIKELY(virtq_driver_plain_(q, &q->last, id, len) != 1))
         return virtq_driver_complete_any_(q, id, len, flags & VIRTQ_DESC_FLAG_WRITE, done);
     q->taken_idx = virtq_pos_next_(pos, q->last);
     done->written = len;
-    virtq_driver_complete_(q, id, &q->slots[id], done);
-    return 1;
+    return virtq_driver_complete_(q, &q->slots[id], id, done);
 }
 
 /* ---------------------------------------------------------------------------
@@ -1477,22 +1471,23 @@ VIRTIO_INLINE void virtq_driver_add_any_(struct virtq_driver *q, const struct vi
         virtq_split_add_(q, buffer, extra, writable, cookie);
 }
 
-VIRTIO_INLINE int virtq_driver_add_one_(struct virtq_driver *q, struct virtq_seg seg,
-                                        uint16_t desc_flags, uint32_t writable, void *cookie)
+/* The same for one segment. */
+VIRTIO_INLINE void virtq_driver_add_one_(struct virtq_driver *q, struct virtq_seg seg,
+                                         uint16_t desc_flags, uint32_t writable, void *cookie)
 {
     struct virtq_buffer buffer;
 
-    if (VIRTIO_FAST_PATHS)
-        return virtq_is_packed_(q->flags)
-                   ? virtq_packed_add_one_(q, seg, desc_flags, writable, cookie)
-                   : virtq_split_add_one_(q, seg, desc_flags, writable, cookie);
-    if (q->free_count == 0)
-        return virtq_driver_no_room_(q, 1);
+    if (VIRTIO_FAST_PATHS) {
+        if (virtq_is_packed_(q->flags))
+            virtq_packed_add_one_(q, seg, desc_flags, writable, cookie);
+        else
+            virtq_split_add_one_(q, seg, desc_flags, writable, cookie);
+        return;
+    }
     buffer.seg = &seg;
     buffer.readable = 1;
     buffer.writable = 0;
     virtq_driver_add_any_(q, &buffer, desc_flags, writable, cookie);
-    return 0;
 }
 
 /** Adds a buffer of one segment that the device reads. Straight-line code; see virtq_driver_add().
@@ -1500,7 +1495,10 @@ VIRTIO_INLINE int virtq_driver_add_one_(struct virtq_driver *q, struct virtq_seg
 VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_add_readable(struct virtq_driver *q,
                                                              struct virtq_seg seg, void *cookie)
 {
-    return virtq_driver_add_one_(q, seg, 0, 0, cookie);
+    if (VIRTIO_UNLIKELY(q->free_count == 0))
+        return virtq_driver_no_room_(q, 1);
+    virtq_driver_add_one_(q, seg, 0, 0, cookie);
+    return 0;
 }
 
 /** Adds a buffer of one segment that the device writes. Straight-line code; see
@@ -1508,7 +1506,10 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_add_readable(struct virtq_driver
 VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_add_writable(struct virtq_driver *q,
                                                              struct virtq_seg seg, void *cookie)
 {
-    return virtq_driver_add_one_(q, seg, VIRTQ_DESC_FLAG_WRITE, seg.len, cookie);
+    if (VIRTIO_UNLIKELY(q->free_count == 0))
+        return virtq_driver_no_room_(q, 1);
+    virtq_driver_add_one_(q, seg, VIRTQ_DESC_FLAG_WRITE, seg.len, cookie);
+    return 0;
 }
 
 /* Adds the lengths of segments to *bytes: false if they are more than 32 bits can say. */
@@ -1616,7 +1617,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_add_indirect(struct virtq_driver
     if (!virtq_has_(q->flags, VIRTQ_INDIRECT) || count < 2 || count > table->capacity)
         return virtq_driver_add(q, buffer, cookie);
     VIRTIO_ASSERT(!virtq_misaligned_(table->mem, 8));
-    if (VIRTIO_UNLIKELY(count > q->last + 1u))
+    if (VIRTIO_UNLIKELY(count - 1 > q->last))
         return virtq_driver_no_room_(q, count);
     err = virtq_buffer_check_(q, buffer, 1, &writable);
     if (VIRTIO_UNLIKELY(err != 0))
@@ -1624,7 +1625,8 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_add_indirect(struct virtq_driver
     virtq_table_write_(q->flags, table, buffer);
     whole.addr = table->addr;
     whole.len = count * (uint32_t)sizeof(struct virtq_split_desc);
-    return virtq_driver_add_one_(q, whole, VIRTQ_DESC_FLAG_INDIRECT, writable, cookie);
+    virtq_driver_add_one_(q, whole, VIRTQ_DESC_FLAG_INDIRECT, writable, cookie);
+    return 0;
 }
 
 /** Makes everything added so far visible to the device: one release store. VIRTIO 2.7.13.3,
@@ -1667,14 +1669,15 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_take(struct virtq_driver *q,
                                                      struct virtq_done *done)
 {
     const struct virtq_split_used *entry;
-    uint16_t pending;
+    uint16_t last, pending;
 
     if (virtq_is_packed_(q->flags))
         return virtq_packed_take_(q, done);
-    entry = virtq_split_used_(q);
+    last = q->last;
+    entry = virtq_used_slot_(q->device, last, q->taken_idx);
     if (!virtq_split_take_ready_(q, &pending))
         return virtq_split_take_none_(q, pending);
-    return virtq_split_take_next_(q, entry, done);
+    return virtq_split_take_next_(q, entry, last, done);
 }
 
 /**
@@ -1688,18 +1691,23 @@ VIRTIO_NODISCARD VIRTIO_INLINE int32_t virtq_driver_take_batch(struct virtq_driv
                                                                uint16_t max)
 {
     bool packed = virtq_is_packed_(q->flags);
-    uint16_t ready = max;
+    uint32_t from = q->taken_idx;
+    void *device = q->device;
+    uint16_t last = q->last, ready = max;
     int32_t taken = 0;
 
     if (!packed && !virtq_split_take_ready_(q, &ready))
         return virtq_split_take_none_(q, ready);
-    while (taken < ready && taken < max) {
+    if (ready > max)
+        ready = max;
+    for (; taken < ready; taken++) {
+        uint32_t at = from + (uint32_t)taken;
         int rc = packed ? virtq_packed_take_(q, &done[taken])
-                        : virtq_split_take_next_(q, virtq_split_used_(q), &done[taken]);
+                        : virtq_split_take_next_(q, virtq_used_slot_(device, last, at), last,
+                                                 &done[taken]);
 
         if (rc <= 0)
             return taken != 0 ? taken : rc;
-        taken++;
     }
     return taken;
 }

@@ -92,20 +92,20 @@ row() { # title, limit, budget, program, case
 
 suite=ring
 heading "instructions per operation, x86-64, $($cc --version | head -n 1), -O2"
-row "split round trip, 1 descriptor" 155 125 split round-trip
+row "split round trip, 1 descriptor" 157 125 split round-trip
 case "  of which driver side" in *"$only"*)
-    show "  of which driver side (two calls included)" 87 65 "$(per_operation split-apart round-trip \
+    show "  of which driver side (two calls included)" 89 65 "$(per_operation split-apart round-trip \
         --collect-atstart=no --toggle-collect=driver_send --toggle-collect=driver_receive)" ;;
 esac
-row "packed round trip, 1 descriptor" 216 110 packed round-trip
-row "split round trip, IN_ORDER" 163 100 in-order round-trip
-row "packed round trip, IN_ORDER" 221 100 packed-in-order round-trip
-row "split chain of 3, direct" 359 210 split chain-direct
-row "split chain of 3, indirect" 349 220 split chain-indirect
-row "packed chain of 3, direct" 510 210 packed chain-direct
-row "packed chain of 3, indirect" 461 220 packed chain-indirect
-row "split batch of 32, per descriptor" 119 85 split batch
-row "packed batch of 32, per descriptor" 163 75 packed batch
+row "packed round trip, 1 descriptor" 213 110 packed round-trip
+row "split round trip, IN_ORDER" 164 100 in-order round-trip
+row "packed round trip, IN_ORDER" 218 100 packed-in-order round-trip
+row "split chain of 3, direct" 324 210 split chain-direct
+row "split chain of 3, indirect" 350 220 split chain-indirect
+row "packed chain of 3, direct" 512 210 packed chain-direct
+row "packed chain of 3, indirect" 455 220 packed chain-indirect
+row "split batch of 32, per descriptor" 117 85 split batch
+row "packed batch of 32, per descriptor" 160 75 packed batch
 suppressed() { # title, limit, budget, program: what the decision adds to the loop around it
     case $1 in *"$only"*)
         show "$1" "$2" "$3" "$(($(per_operation "$4" kick-suppressed) -

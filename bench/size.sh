@@ -49,15 +49,15 @@ all() { # CPU, limit, budget
 }
 
 echo "bytes of .text, gcc -Os -ffreestanding"
-split cortex-m4 540 480 470 480
-split rv32imc 628 560 528 560
-split x86-64 666 640 535 640
+split cortex-m4 530 480 470 480
+split rv32imc 622 560 528 560
+split x86-64 638 640 535 640
 packed cortex-m4 1488 1200
-packed rv32imc 1686 1400
-packed x86-64 1828 1600
-all cortex-m4 4444 4096
-all rv32imc 5498 4608
-all x86-64 5751 5120
+packed rv32imc 1678 1400
+packed x86-64 1832 1600
+all cortex-m4 4428 4096
+all rv32imc 5454 4608
+all x86-64 5709 5120
 
 echo "bytes of state a queue"
 cat >$build/state.c <<'END'
