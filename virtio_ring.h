@@ -856,31 +856,24 @@ VIRTIO_INLINE uint16_t virtq_pos_expose_(uint32_t pos, uint32_t last, uint32_t m
  */
 VIRTIO_INLINE bool virtq_pos_event_due_(uint32_t event, uint32_t now, uint32_t old, uint32_t last)
 {
-    uint32_t slot = virtq_pos_slot_(now), passed = virtq_pos_distance_(old, now, last);
+    uint32_t passed = virtq_pos_distance_(old, now, last);
 
-    if (passed > last + 1)
-        return true;
-    event =
-        (event ^ now) & VIRTQ_WRAP_ ? virtq_pos_slot_(event) - last - 1 : virtq_pos_slot_(event);
-    return virtq_event_due((uint16_t)event, (uint16_t)slot, (uint16_t)(slot - passed));
+    return passed > last + 1 || virtq_pos_distance_(event, now, last) - 1 < passed;
 }
 
-/* Must the peer whose event word is `event` be told, when it may wait for any slot? The reserved
- * mode counts as enabled (D-PEVT-03). Settles LATE. */
-VIRTIO_OUTLINE bool virtq_packed_late_(uint16_t *flags, uint32_t event)
-{
-    *flags &= (uint16_t)~VIRTQ_LATE_;
-    return (event & VIRTQ_EVENT_MODE_) != VIRTQ_EVENT_DISABLE << 16;
-}
-
-/* Must it be told of the slots from `old` on to `now`, and of more if `flags` has LATE? */
+/* Must the peer whose event word is `event` be told of the slots from `old` on to `now`, and of more
+ * if `flags` has LATE? Settles LATE. The reserved mode counts as enabled (D-PEVT-03). */
 VIRTIO_INLINE bool virtq_packed_notify_due_(uint16_t *flags, uint32_t event, uint32_t now,
                                             uint32_t old, const uint16_t *last)
 {
-    if (VIRTIO_UNLIKELY(*flags & VIRTQ_LATE_))
-        return virtq_packed_late_(flags, event);
-    if ((event & VIRTQ_EVENT_MODE_) == VIRTQ_EVENT_DISABLE << 16)
+    if ((event & VIRTQ_EVENT_MODE_) == VIRTQ_EVENT_DISABLE << 16) {
+        *flags &= (uint16_t)~VIRTQ_LATE_;
         return false;
+    }
+    if (VIRTIO_UNLIKELY(*flags & VIRTQ_LATE_)) {
+        *flags &= (uint16_t)~VIRTQ_LATE_;
+        return true;
+    }
     if ((event & VIRTQ_EVENT_MODE_) != VIRTQ_EVENT_DESC << 16)
         return now != old;
     virtq_rarely_();

@@ -140,7 +140,7 @@ static bool batch(unsigned long count, struct virtq_chain *chain)
 static bool decide(unsigned long count, bool kick)
 {
     virtq_device_kick_off(&device);
-    while (count-- != 0) {
+    for (; count != 0; count--) {
         driver.published_idx = driver.added_idx; /* as publish leaves it; nothing is sent */
         __asm__ volatile("" ::: "memory");
         if (kick && virtq_driver_kick_due(&driver))
