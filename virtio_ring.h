@@ -1290,39 +1290,40 @@ VIRTIO_INLINE void virtq_packed_add_one_(struct virtq_driver *q, struct virtq_se
     virtq_packed_head_(q, desc, desc_flags, pos);
 }
 
-/* Writes the descriptors of a buffer from added_idx on. AVAIL and USED change where the ring wraps
+/* Writes the descriptors of a buffer from added_idx on, the last one first: the head, which may
+ * have to be held back, then comes with its flags at the end. AVAIL and USED change where it wraps
  * (D-PACK-05, T-62), and the last one ends the list. `extra` flags go to all. */
 VIRTIO_INLINE void virtq_packed_add_(struct virtq_driver *q, const struct virtq_buffer *buffer,
                                      uint16_t extra, uint32_t writable, void *cookie)
 {
-    uint32_t count = (uint32_t)buffer->readable + buffer->writable, last = q->last, i = 0;
-    uint32_t slot = virtq_pos_slot_(q->added_idx), flags = virtq_pos_avail_(q->added_idx) | extra;
+    uint32_t i = (uint32_t)buffer->readable + buffer->writable, last = q->last;
+    uint32_t pos = q->added_idx, slot, flags;
     uint16_t order = q->flags, id = q->free_head;
+    struct virtq_packed_desc *desc;
 
-    virtq_slot_take_(&q->slots[id], count, writable, cookie);
-    flags |= VIRTQ_DESC_FLAG_NEXT;
-    for (; i != count; i++) {
-        struct virtq_packed_desc *desc = (struct virtq_packed_desc *)q->desc + slot;
-
-        if (i == buffer->readable)
-            flags |= VIRTQ_DESC_FLAG_WRITE;
-        if (i + 1 == count)
-            flags ^= VIRTQ_DESC_FLAG_NEXT;
+    virtq_slot_take_(&q->slots[id], i, writable, cookie);
+    q->free_count = (uint16_t)(q->free_count - i);
+    q->added_idx = virtq_pos_expose_(pos, last, i - 1, &q->kicked_idx, &q->flags);
+    slot = virtq_pos_slot_(q->added_idx);
+    /* IN_ORDER: a buffer's id is the slot of its head, so that ids follow the ring. */
+    q->free_head = virtq_has_(order, VIRTQ_IN_ORDER) ? (uint16_t)slot : q->slots[id].next;
+    flags = virtq_pos_avail_(q->added_idx) | extra | VIRTQ_DESC_FLAG_WRITE;
+    for (;;) {
+        if (VIRTIO_UNLIKELY(slot-- == 0)) {
+            slot = last;
+            flags ^= VIRTQ_LAP_;
+        }
+        if (i-- == buffer->readable)
+            flags &= ~(uint32_t)VIRTQ_DESC_FLAG_WRITE;
+        desc = (struct virtq_packed_desc *)q->desc + slot;
         virtq_desc_fill_((struct virtq_split_desc *)(void *)desc, order, buffer->seg[i]);
         VIRTIO_STORE16(&desc->id, virtq_order16_(order, id));
         if (i == 0)
-            virtq_packed_head_(q, desc, flags & VIRTQ_HELD_, q->added_idx);
-        else
-            VIRTIO_STORE16(&desc->flags, virtq_order16_(order, (uint16_t)flags));
-        if (VIRTIO_UNLIKELY(slot++ == last)) {
-            slot = 0;
-            flags ^= VIRTQ_LAP_;
-        }
+            break;
+        VIRTIO_STORE16(&desc->flags, virtq_order16_(order, (uint16_t)flags));
+        flags |= VIRTQ_DESC_FLAG_NEXT;
     }
-    q->added_idx = virtq_pos_expose_(q->added_idx, last, count - 1, &q->kicked_idx, &q->flags);
-    q->free_count = (uint16_t)(q->free_count - count);
-    /* IN_ORDER: a buffer's id is the slot of its head, so that ids follow the ring. */
-    q->free_head = virtq_has_(order, VIRTQ_IN_ORDER) ? (uint16_t)slot : q->slots[id].next;
+    virtq_packed_head_(q, desc, flags & VIRTQ_HELD_, pos);
 }
 
 VIRTIO_INLINE void virtq_packed_publish_(struct virtq_driver *q)
@@ -1478,8 +1479,8 @@ VIRTIO_INLINE void virtq_driver_add_one_(struct virtq_driver *q, struct virtq_se
         return;
     }
     buffer.seg = &seg;
-    buffer.readable = 1;
-    buffer.writable = 0;
+    buffer.writable = desc_flags & VIRTQ_DESC_FLAG_WRITE ? 1 : 0;
+    buffer.readable = (uint16_t)(1 - buffer.writable);
     virtq_driver_add_any_(q, &buffer, desc_flags, writable, cookie);
 }
 

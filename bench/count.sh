@@ -102,8 +102,8 @@ row "split round trip, IN_ORDER" 164 100 in-order round-trip
 row "packed round trip, IN_ORDER" 217 100 packed-in-order round-trip
 row "split chain of 3, direct" 324 210 split chain-direct
 row "split chain of 3, indirect" 350 220 split chain-indirect
-row "packed chain of 3, direct" 514 210 packed chain-direct
-row "packed chain of 3, indirect" 457 220 packed chain-indirect
+row "packed chain of 3, direct" 480 210 packed chain-direct
+row "packed chain of 3, indirect" 451 220 packed chain-indirect
 row "split batch of 32, per descriptor" 117 85 split batch
 row "packed batch of 32, per descriptor" 160 75 packed batch
 suppressed() { # title, limit, budget, program: what the decision adds to the loop around it

@@ -151,6 +151,14 @@ lspci() { # compiler
 
 # ----- the lanes -----
 
+general() { # what the compiler takes where it optimises for size
+    for suite in ring_test packed_test feature_test loopback_test; do
+        # shellcheck disable=SC2086
+        step "$suite, no short ways" build_and_run "$suite-general" gcc -std=c11 -O1 $common \
+            "$config" $lite -Wno-maybe-uninitialized -DVIRTIO_FAST_PATHS=0 "tests/$suite.c"
+    done
+}
+
 # shellcheck disable=SC2086,SC2046
 native() { # compiler, its C++
     cc=$1
@@ -182,7 +190,7 @@ native() { # compiler, its C++
         "$config" $sanitize tests/cxx_test.cc
     step "one format leaves no branch, $cc" env CC=$cc tests/one_format.sh
 }
-native_gcc() { native gcc g++; }
+native_gcc() { native gcc g++; general; }
 native_clang() { native clang clang++; }
 
 # The same C sources read as C++17: what only C allows is let through in them; the headers are
