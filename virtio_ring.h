@@ -861,8 +861,8 @@ VIRTIO_INLINE bool virtq_pos_event_due_(uint32_t event, uint32_t now, uint32_t o
     return passed > last + 1 || virtq_pos_distance_(event, now, last) - 1 < passed;
 }
 
-/* Must the peer whose event word is `event` be told of the slots from `old` on to `now`, and of more
- * if `flags` has LATE? Settles LATE. The reserved mode counts as enabled (D-PEVT-03). */
+/* Must the peer whose event word is `event` be told of the slots from `old` on to `now`, and of
+ * more if `flags` has LATE? Settles LATE. The reserved mode counts as enabled (D-PEVT-03). */
 VIRTIO_INLINE bool virtq_packed_notify_due_(uint16_t *flags, uint32_t event, uint32_t now,
                                             uint32_t old, const uint16_t *last)
 {
@@ -2352,8 +2352,9 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_device_pop(struct virtq_device *q,
 }
 
 /**
- * Gives back the buffer that was popped last, and with further calls the ones before it, the last one
- * first: the next pop finds it again. The driver sees nothing of it. A broken queue stays as it is.
+ * Gives back the buffer that was popped last, and with further calls the ones before it, the last
+ * one first: the next pop finds it again. The driver sees nothing of it. A broken queue stays as it
+ * is.
  * @param token  virtq_chain::token of the buffer, which is not pushed yet
  */
 VIRTIO_INLINE void virtq_device_unpop(struct virtq_device *q, uint32_t token)
