@@ -398,7 +398,8 @@ struct virtq_offsets {
 struct virtq_slot {
     void *cookie;
     uint32_t writable; /**< of an outstanding buffer: bytes the device may write */
-    uint16_t next;     /**< chain or free list; IN_ORDER: a mark, VIRTQ_MARK_ */
+    uint16_t next;     /**< free list; split: or ring of the buffer's descriptors; IN_ORDER: in ring
+                            order, or a mark, VIRTQ_MARK_ */
     uint16_t count;    /**< descriptors of the buffer; 0: not the head of an outstanding one */
 };
 
@@ -1156,9 +1157,8 @@ VIRTIO_INLINE void virtq_split_add_one_(struct virtq_driver *q, struct virtq_seg
 
 /* Writes a buffer's descriptors along the free list; returns the slot of the last. `flags` go to
  * all of them. With IN_ORDER the links are x+1 for all x, as the rule asks (D-INO-02). */
-VIRTIO_INLINE struct virtq_slot *virtq_split_fill_(const struct virtq_driver *q,
-                                                   const struct virtq_buffer *buffer,
-                                                   uint16_t flags)
+VIRTIO_INLINE struct virtq_slot *
+virtq_split_fill_(const struct virtq_driver *q, const struct virtq_buffer *buffer, uint16_t flags)
 {
     struct virtq_split_desc *table = (struct virtq_split_desc *)q->desc, *desc;
     const struct virtq_seg *seg = buffer->seg, *writable = seg + buffer->readable;
@@ -1234,8 +1234,8 @@ VIRTIO_OUTLINE int virtq_split_take_none_(struct virtq_driver *q, uint16_t pendi
 
 /* Takes the next of the completions that are known to be there. */
 VIRTIO_INLINE int virtq_split_take_next_(struct virtq_driver *q,
-                                         const struct virtq_split_used *entry,
-                                         uint16_t last, struct virtq_done *done)
+                                         const struct virtq_split_used *entry, uint16_t last,
+                                         struct virtq_done *done)
 {
     uint32_t id, len;
 
@@ -1923,20 +1923,22 @@ struct virtq_entry_ {
 /* At any alignment: an indirect table has no alignment rule (V-IND-03). */
 VIRTIO_INLINE struct virtq_entry_ virtq_table_read_(const void *table, uint32_t i, uint16_t order)
 {
-    const struct virtq_split_desc *from = (const struct virtq_split_desc *)table + i;
+    const uint8_t *bytes = (const uint8_t *)table + 16 * (size_t)i;
     bool packed = virtq_is_packed_(order);
     struct virtq_split_desc raw;
     struct virtq_entry_ entry;
     uint8_t *to = (uint8_t *)&raw;
 
     if (VIRTIO_LIKELY(!virtq_misaligned_(table, 8))) {
+        const struct virtq_split_desc *from = (const struct virtq_split_desc *)(const void *)bytes;
+
         entry.seg = virtq_seg_read_(from, order);
         entry.flags = virtq_order16_(order, VIRTIO_LOAD16(packed ? &from->next : &from->flags));
         entry.next = packed ? 0 : virtq_order16_(order, VIRTIO_LOAD16(&from->next));
         return entry;
     }
     for (unsigned byte = 0; byte < sizeof(raw); byte++)
-        to[byte] = VIRTIO_LOAD8((const uint8_t *)from + byte);
+        to[byte] = VIRTIO_LOAD8(&bytes[byte]);
     entry.seg.addr = virtq_order64_(order, raw.addr);
     entry.seg.len = virtq_order32_(order, raw.len);
     entry.flags = virtq_order16_(order, packed ? raw.next : raw.flags);
@@ -1991,8 +1993,8 @@ VIRTIO_OUTLINE int virtq_split_pop_none_(struct virtq_device *q, bool none)
 /* Walks the table that `desc` points to, whose entries are linked, to the chain's end. Ends: no
  * more links than entries. */
 VIRTIO_INLINE int virtq_split_table_(const struct virtq_device *q, struct virtq_chain *chain,
-                                     struct virtq_walk_ *walk,
-                                     const struct virtq_split_desc *desc, uint32_t flags)
+                                     struct virtq_walk_ *walk, const struct virtq_split_desc *desc,
+                                     uint32_t flags)
 {
     const void *table = NULL;
     int32_t entries = virtq_table_map_(q, virtq_seg_read_(desc, q->flags), flags, &table);

@@ -218,6 +218,27 @@ Test(netdev, frames_of_every_length)
     }
 }
 
+/* A header that is right already, and one that is not in a single byte. */
+Test(netdev, headers_that_the_buffer_had_before)
+{
+    EACH_FORMAT(flags)
+    {
+        power_on(*flags, false);
+        for (unsigned wrong = 0; wrong <= HEADER; wrong++) {
+            send(60);
+            give(BUFFERS, HEADER + 60);
+            memset(guest + BUFFERS, 0, HEADER);
+            guest[BUFFERS + 10] = 1;
+            if (wrong != HEADER)
+                guest[BUFFERS + wrong] ^= 0x80;
+            cr_assert_eq(echo(), 1);
+            take(&transmit);
+            cr_assert_eq(take(&receive), HEADER + 60);
+            holds_frame(BUFFERS, 60, 1);
+        }
+    }
+}
+
 Test(netdev, a_batch_is_shown_by_one_flush)
 {
     EACH_FORMAT(flags)

@@ -329,8 +329,8 @@ static void put_pieces(struct netdev *dev, struct virtq_device *receive,
 
 /* A frame of one piece for a buffer that is plain; false: it is not, or there is none, and none is
  * popped. The header is written only where it differs: a driver that uses its buffers again has it
- * there, and neither CPU loses the cache line. V-SPLIT-01 says that a writable buffer should not be
- * read; nothing but this depends on what is read. */
+ * there, and neither CPU loses the cache line. V-SPLIT-01 and V-PACK-03 say that a writable buffer
+ * should not be read; nothing but this depends on what is read. */
 static bool put_plain(struct netdev *dev, struct virtq_device *receive,
                       const struct netdev_frame *frame)
 {
