@@ -806,14 +806,6 @@ VIRTIO_INLINE uint16_t virtq_pos_add_(uint32_t pos, uint32_t last, uint32_t coun
     return (uint16_t)(pos + count);
 }
 
-/* `count` slots back, one lap at most. */
-VIRTIO_INLINE uint16_t virtq_pos_back_(uint32_t pos, uint32_t last, uint32_t count)
-{
-    if (virtq_pos_slot_(pos) < count)
-        return (uint16_t)((virtq_pos_slot_(pos) + last + 1 - count) | (~pos & VIRTQ_WRAP_));
-    return (uint16_t)(pos - count);
-}
-
 /* Slots from one position on to another, one lap at most. */
 VIRTIO_INLINE uint32_t virtq_pos_distance_(uint32_t from, uint32_t to, uint32_t last)
 {
@@ -993,7 +985,8 @@ VIRTIO_INLINE void virtq_slot_take_(struct virtq_slot *slot, uint32_t count, uin
 
 /* Hands out the buffer whose head is `slot`, and puts what it held back on the free list: from
  * `first`, the id (packed) or what follows the head in the ring of links (split), to the head. By
- * private links only (D-SPLIT-13); IN_ORDER, whose links are as they have to be, leaves them. */
+ * private links only (D-SPLIT-13); IN_ORDER, whose links are as they have to be, leaves them.
+ * Returns 1, as every take that hands out a buffer. */
 VIRTIO_INLINE int virtq_driver_complete_(struct virtq_driver *q, struct virtq_slot *slot,
                                          uint32_t first, struct virtq_done *done)
 {
@@ -2364,8 +2357,9 @@ VIRTIO_INLINE void virtq_device_unpop(struct virtq_device *q, uint32_t token)
     VIRTIO_ASSERT(q->pushed_idx != q->popped_idx);
     if (q->flags & VIRTQ_BROKEN_)
         return;
-    if (virtq_is_packed_(q->flags))
-        virtq_packed_pop_at_(q, virtq_pos_back_(q->popped_idx, q->last, (token >> 16) + 1));
+    if (virtq_is_packed_(q->flags)) /* on by the rest of a lap, and a lap back */
+        virtq_packed_pop_at_(
+            q, virtq_pos_add_(q->popped_idx, q->last, q->last - (token >> 16)) ^ VIRTQ_WRAP_);
     else
         q->popped_idx--;
 }
