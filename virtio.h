@@ -179,7 +179,7 @@ struct virtio_window {
     uint64_t base;
     uint32_t length; /**< bytes */
     uint8_t kind;    /**< enum virtio_window_kind */
-    const struct virtio_window_ops *ops; /**< VIRTIO_WINDOW_CALLER only */
+    const struct virtio_window_ops *ops; /**< VIRTIO_WINDOW_CALLER; NULL otherwise */
     void *ctx;                           /**< handed to ops */
 };
 
@@ -208,7 +208,7 @@ VIRTIO_INLINE uint8_t virtio_window_read8(const struct virtio_window *w, uint32_
         VIRTIO_MMIO_AFTER_READ();
         return value;
     }
-    if (w->kind == VIRTIO_WINDOW_PORT)
+    if (VIRTIO_HAVE_PORT && w->ops == NULL)
         return VIRTIO_PORT_READ8(virtio_window_port_(w, offset));
     return (uint8_t)w->ops->read(w->ctx, w->base + offset, 1);
 }
@@ -221,7 +221,7 @@ VIRTIO_INLINE uint16_t virtio_window_read16(const struct virtio_window *w, uint3
         VIRTIO_MMIO_AFTER_READ();
         return virtio_le16_(value);
     }
-    if (w->kind == VIRTIO_WINDOW_PORT)
+    if (VIRTIO_HAVE_PORT && w->ops == NULL)
         return VIRTIO_PORT_READ16(virtio_window_port_(w, offset));
     return (uint16_t)w->ops->read(w->ctx, w->base + offset, 2);
 }
@@ -234,7 +234,7 @@ VIRTIO_INLINE uint32_t virtio_window_read32(const struct virtio_window *w, uint3
         VIRTIO_MMIO_AFTER_READ();
         return virtio_le32_(value);
     }
-    if (w->kind == VIRTIO_WINDOW_PORT)
+    if (VIRTIO_HAVE_PORT && w->ops == NULL)
         return VIRTIO_PORT_READ32(virtio_window_port_(w, offset));
     return w->ops->read(w->ctx, w->base + offset, 4);
 }
@@ -245,7 +245,7 @@ VIRTIO_INLINE void virtio_window_write8(const struct virtio_window *w, uint32_t 
     if (w->kind == VIRTIO_WINDOW_MMIO) {
         VIRTIO_MMIO_BEFORE_WRITE();
         *(volatile uint8_t *)virtio_window_mem_(w, offset) = value;
-    } else if (w->kind == VIRTIO_WINDOW_PORT) {
+    } else if (VIRTIO_HAVE_PORT && w->ops == NULL) {
         VIRTIO_PORT_WRITE8(virtio_window_port_(w, offset), value);
     } else {
         w->ops->write(w->ctx, w->base + offset, 1, value);
@@ -258,7 +258,7 @@ VIRTIO_INLINE void virtio_window_write16(const struct virtio_window *w, uint32_t
     if (w->kind == VIRTIO_WINDOW_MMIO) {
         VIRTIO_MMIO_BEFORE_WRITE();
         *(volatile uint16_t *)virtio_window_mem_(w, offset) = virtio_le16_(value);
-    } else if (w->kind == VIRTIO_WINDOW_PORT) {
+    } else if (VIRTIO_HAVE_PORT && w->ops == NULL) {
         VIRTIO_PORT_WRITE16(virtio_window_port_(w, offset), value);
     } else {
         w->ops->write(w->ctx, w->base + offset, 2, value);
@@ -271,7 +271,7 @@ VIRTIO_INLINE void virtio_window_write32(const struct virtio_window *w, uint32_t
     if (w->kind == VIRTIO_WINDOW_MMIO) {
         VIRTIO_MMIO_BEFORE_WRITE();
         *(volatile uint32_t *)virtio_window_mem_(w, offset) = virtio_le32_(value);
-    } else if (w->kind == VIRTIO_WINDOW_PORT) {
+    } else if (VIRTIO_HAVE_PORT && w->ops == NULL) {
         VIRTIO_PORT_WRITE32(virtio_window_port_(w, offset), value);
     } else {
         w->ops->write(w->ctx, w->base + offset, 4, value);
@@ -819,8 +819,8 @@ struct virtio_notify {
     uint32_t value;   /**< CPU order */
     uint16_t data_mask; /**< NOTIFICATION_DATA: 0xffff, the position goes into the upper half */
     uint8_t kind;     /**< enum virtio_window_kind */
-    uint8_t width;    /**< 2 or 4 bytes */
-    const struct virtio_window_ops *ops;
+    uint8_t width;    /**< 4 bytes, or 2: no data then */
+    const struct virtio_window_ops *ops; /**< as virtio_window::ops */
     void *ctx;
 };
 
@@ -1408,15 +1408,18 @@ VIRTIO_INLINE struct virtio_notify virtio_notify_at_(const struct virtio_window 
  *                   NOTIFICATION_DATA only (L-NOTE-01, D-NOTE-01). */
 VIRTIO_INLINE void virtio_notify_send(const struct virtio_notify *notify, uint16_t position)
 {
-    uint32_t value = notify->value | (uint32_t)(position & notify->data_mask) << 16;
+    uint32_t value;
 
+    if (notify->kind == VIRTIO_WINDOW_MMIO && notify->width == 2) { /* the usual one */
+        VIRTIO_MMIO_BEFORE_WRITE();
+        *(volatile uint16_t *)(uintptr_t)notify->address = virtio_le16_((uint16_t)notify->value);
+        return;
+    }
+    value = notify->value | (uint32_t)(position & notify->data_mask) << 16;
     if (notify->kind == VIRTIO_WINDOW_MMIO) {
         VIRTIO_MMIO_BEFORE_WRITE();
-        if (notify->width == 2)
-            *(volatile uint16_t *)(uintptr_t)notify->address = virtio_le16_((uint16_t)value);
-        else
-            *(volatile uint32_t *)(uintptr_t)notify->address = virtio_le32_(value);
-    } else if (notify->kind == VIRTIO_WINDOW_PORT) {
+        *(volatile uint32_t *)(uintptr_t)notify->address = virtio_le32_(value);
+    } else if (VIRTIO_HAVE_PORT && notify->ops == NULL) {
         if (notify->width == 2)
             VIRTIO_PORT_WRITE16((uint16_t)notify->address, (uint16_t)value);
         else
