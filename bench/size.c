@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT-0
 /* One out-of-line copy of each function of a part of the library, for bench/size.sh: PART names it. */
-#include "virtio_ring.h"
-
 #define PART_SPLIT_DRIVER 1
 #define PART_SPLIT_DEVICE 2
 #define PART_DATA_PATH 3 /* both sides, without indirect */
 #define PART_ALL 4       /* and everything around it */
+#define PART_MMIO 5      /* a virtio-mmio driver, its split data path included */
+
+#if PART == PART_MMIO
+#include "virtio.h"
+#else
+#include "virtio_ring.h"
+#endif
 
 #define COPY __attribute__((noinline, used)) static
 
@@ -28,7 +33,7 @@ COPY int driver_take(struct virtq_driver *q, struct virtq_done *done)
 }
 #endif
 
-#if PART != PART_SPLIT_DRIVER
+#if PART != PART_SPLIT_DRIVER && PART != PART_MMIO
 COPY int device_pop(struct virtq_device *q, struct virtq_chain *chain)
 {
     return virtq_device_pop(q, chain);
@@ -90,5 +95,42 @@ COPY void device_kick_off(struct virtq_device *q)
 COPY bool device_kick_on(struct virtq_device *q)
 {
     return virtq_device_kick_on(q);
+}
+#endif
+
+#if PART == PART_MMIO
+COPY int driver_probe(struct virtio_drv *drv, const struct virtio_window *slot)
+{
+    return virtio_drv_mmio(drv, slot);
+}
+COPY int driver_begin(struct virtio_drv *drv)
+{
+    return virtio_drv_begin(drv);
+}
+COPY int driver_negotiate(struct virtio_drv *drv, const struct virtio_features *wanted,
+                          const struct virtio_features *required)
+{
+    return virtio_drv_negotiate(drv, wanted, required);
+}
+COPY int driver_queue_setup(const struct virtio_drv *drv, struct virtio_drv_queue *q,
+                            uint16_t index, const struct virtio_queue_setup *setup)
+{
+    return virtio_drv_queue_setup(drv, q, index, setup);
+}
+COPY void driver_ready(const struct virtio_drv *drv)
+{
+    virtio_drv_ready(drv);
+}
+COPY void driver_notify_send(const struct virtio_notify *notify, uint16_t position)
+{
+    virtio_notify_send(notify, position);
+}
+COPY uint32_t driver_irq_status(const struct virtio_drv *drv)
+{
+    return virtio_drv_irq_status(drv);
+}
+COPY void driver_irq_ack(const struct virtio_drv *drv, uint32_t causes)
+{
+    virtio_drv_irq_ack(drv, causes);
 }
 #endif
