@@ -2043,9 +2043,9 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_mmio(struct virtio_drv *drv,
     type = virtio_window_read32(window, VIRTIO_MMIO_REG_DEVICE_ID);
     if (type == 0)
         return VIRTIO_ERR_NO_DEVICE;
-    drv->regs = *window;
-    drv->config = virtio_window_sub(window, VIRTIO_MMIO_REG_CONFIG,
-                                    window->length - VIRTIO_MMIO_REG_CONFIG);
+    drv->regs = drv->config = *window;
+    drv->config.base += VIRTIO_MMIO_REG_CONFIG;
+    drv->config.length -= VIRTIO_MMIO_REG_CONFIG;
     drv->device_type = type;
     drv->transport_bits = legacy ? 0 : 1u << (VIRTIO_FEATURE_RING_RESET - 32);
     drv->feature_words = legacy ? 2 : 4;
