@@ -492,6 +492,20 @@ VIRTIO_INLINE struct virtio_ring_bit_ virtio_ring_bit_at_(unsigned i)
     return bits[i];
 }
 
+/* The features of bits 32 * `word` on that say one of these ring `flags`. */
+VIRTIO_INLINE uint32_t virtio_ring_bits_(unsigned word, uint32_t flags)
+{
+    uint32_t bits = 0;
+
+    for (unsigned i = 0; i < VIRTIO_RING_BITS_; i++) {
+        struct virtio_ring_bit_ ring = virtio_ring_bit_at_(i);
+
+        if (ring.bit / 32u == word && (ring.flag & flags) != 0)
+            bits |= 1u << (ring.bit % 32);
+    }
+    return bits;
+}
+
 /* Is legacy part of this build? (VIRTIO_RING_FLAGS) */
 VIRTIO_INLINE bool virtio_has_legacy_(void)
 {
@@ -928,16 +942,10 @@ VIRTIO_INLINE uint32_t virtio_drv_allowed_high_(const struct virtio_drv *drv)
 VIRTIO_INLINE uint32_t virtio_drv_allowed_(const struct virtio_drv *drv, unsigned word)
 {
     bool legacy = drv->transport->legacy;
-    uint32_t bits = 0;
+    uint32_t bits = virtio_ring_bits_(word, VIRTQ_CAN_);
 
     if (word > 1)
         return UINT32_MAX;
-    for (unsigned i = 0; i < VIRTIO_RING_BITS_; i++) {
-        struct virtio_ring_bit_ ring = virtio_ring_bit_at_(i);
-
-        if (ring.bit / 32u == word && (ring.flag & VIRTQ_CAN_) != 0)
-            bits |= 1u << (ring.bit % 32);
-    }
     if (word == 1)
         return (legacy ? 0 : bits) | virtio_drv_allowed_high_(drv);
     if (legacy)
@@ -2595,12 +2603,7 @@ VIRTIO_INLINE uint32_t virtio_dev_hidden_(enum virtio_view view, unsigned word)
     else if (word == 1 && view == VIRTIO_VIEW_MMIO)
         bits = 1u << (VIRTIO_FEATURE_SR_IOV - 32) | 1u << (VIRTIO_FEATURE_ADMIN_VQ - 32) |
                1u << (VIRTIO_FEATURE_NOTIF_CONFIG_DATA - 32);
-    for (unsigned i = 0; i < VIRTIO_RING_BITS_; i++) {
-        struct virtio_ring_bit_ ring = virtio_ring_bit_at_(i);
-
-        if (ring.bit / 32u == word && (ring.flag & VIRTQ_CAN_) == 0)
-            bits |= 1u << (ring.bit % 32);
-    }
+    bits |= virtio_ring_bits_(word, ~(uint32_t)VIRTQ_CAN_);
     return bits;
 }
 

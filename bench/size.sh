@@ -62,9 +62,9 @@ packed x86-64 1752 1600
 all cortex-m4 4396 4096
 all rv32imc 5410 4608
 all x86-64 5652 5120
-mmio cortex-m4 2484 1536
-mmio rv32imc 2884 1843
-mmio x86-64 3232 2048
+mmio cortex-m4 2472 1536
+mmio rv32imc 2876 1843
+mmio x86-64 3221 2048
 
 echo "bytes of state a queue"
 cat >$build/state.c <<'END'
