@@ -493,7 +493,7 @@ struct virtq_device {
     void *map_ctx;
     uint16_t last;
     uint16_t popped_idx;    /**< next buffer to pop */
-    uint16_t flags;         /**< enum virtq_flag, and state: see VIRTQ_LATE_ */
+    uint16_t flags;         /**< enum virtq_flag, and state: see VIRTQ_BROKEN_ */
     uint16_t pushed_idx;    /**< up to here buffers are completed */
     uint16_t seen_idx;      /**< split: avail idx as last read and checked */
     uint16_t flushed_idx;   /**< what the driver may see ends here */
@@ -635,7 +635,6 @@ enum {
     VIRTQ_CAN_ = (VIRTIO_RING_FLAGS) | VIRTQ_ALWAYS_,
     /* In flags of either side, beside enum virtq_flag. */
     VIRTQ_HELD_ = 0x0007, /* driver, packed: WRITE, NEXT, INDIRECT of the head held back */
-    VIRTQ_LATE_ = 0x4000, /* packed: more than a lap since the last decision to notify */
     VIRTQ_BROKEN_ = 0x8000,
     VIRTQ_EVENT_MODE_ = 3 << 16,                               /* in an event word */
     VIRTQ_WRAP_ = 0x8000,                                      /* in a packed position */
@@ -765,16 +764,6 @@ VIRTIO_INLINE void virtq_rarely_(void)
     __asm__ volatile("");
 }
 
-/* Must the peer be told of what was exposed from `old` to `now`? `flag` is the first word of its
- * area, `event` its event index. NO_IRQ and NO_KICK are the same bit. */
-VIRTIO_INLINE bool virtq_split_notify_due_(uint16_t flags, const uint16_t *flag,
-                                           const uint16_t *event, uint16_t now, uint16_t old)
-{
-    if (VIRTIO_LIKELY(virtq_has_(flags, VIRTQ_EVENT_IDX)))
-        return virtq_event_due(virtq_hint_get_(flags, event), now, old);
-    return !(virtq_hint_get_(flags, flag) & VIRTQ_USED_FLAG_NO_KICK) && now != old;
-}
-
 /* Packed positions: slot in bits 14:0, wrap counter in bit 15. */
 VIRTIO_INLINE uint32_t virtq_pos_slot_(uint32_t pos)
 {
@@ -826,60 +815,34 @@ VIRTIO_INLINE uint32_t virtq_pos_avail_(uint32_t pos)
 }
 
 /* As virtq_pos_add_(), by one slot and `more`, for a side that exposes these slots and last decided
- * at `decided` to notify. Positions do not reach over two laps: LATE says, at the end of one, that
- * the decision lies before its start. */
+ * at `decided` to notify. Positions do not reach over two laps: at the end of one, a decision from
+ * before its start moves up to there. The peer cannot wait for a slot of longer ago: it was done
+ * with all of them before they were exposed again. */
 VIRTIO_INLINE uint16_t virtq_pos_expose_(uint32_t pos, uint32_t last, uint32_t more,
-                                         const uint16_t *decided, uint16_t *flags)
+                                         uint16_t *decided)
 {
     uint32_t slot = virtq_pos_slot_(pos) + more;
 
     if (VIRTIO_UNLIKELY(slot >= last)) {
         virtq_rarely_();
         if ((*decided ^ pos) & VIRTQ_WRAP_)
-            *flags |= VIRTQ_LATE_;
+            *decided = pos & VIRTQ_WRAP_;
         return (uint16_t)((slot - last) | (~pos & VIRTQ_WRAP_));
     }
     return (uint16_t)(pos + more + 1);
 }
 
-/*
- * The event test of 2.8.10 for a descriptor event of the peer: was it among the slots from `old` on
- * to `now`? An event of the other lap lies one ring size further back (L-PEVT-03, T-70). Where more
- * than a lap went by, any was.
- */
-VIRTIO_INLINE bool virtq_pos_event_due_(uint32_t event, uint32_t now, uint32_t old, uint32_t last)
-{
-    uint32_t passed = virtq_pos_distance_(old, now, last);
-
-    return passed > last + 1 || virtq_pos_distance_(event, now, last) - 1 < passed;
-}
-
-/* Must the peer whose event word is `event` be told of the slots from `old` on to `now`, and of
- * more if `flags` has LATE? Settles LATE. The reserved mode counts as enabled (D-PEVT-03). */
-VIRTIO_INLINE bool virtq_packed_notify_due_(uint16_t *flags, uint32_t event, uint32_t now,
-                                            uint32_t old, const uint16_t *last)
-{
-    if ((event & VIRTQ_EVENT_MODE_) == VIRTQ_EVENT_DISABLE << 16) {
-        *flags &= (uint16_t)~VIRTQ_LATE_;
-        return false;
-    }
-    if (VIRTIO_UNLIKELY(*flags & VIRTQ_LATE_)) {
-        *flags &= (uint16_t)~VIRTQ_LATE_;
-        return true;
-    }
-    if ((event & VIRTQ_EVENT_MODE_) != VIRTQ_EVENT_DESC << 16)
-        return now != old;
-    virtq_rarely_();
-    return virtq_pos_event_due_(event, now, old, *last);
-}
-VIRTIO_INLINE uint32_t virtq_event_get_(uint16_t flags, const void *area)
-{
-    return virtq_order32_(flags, VIRTIO_LOAD_RELAXED32(area));
-}
 /* One store for mode and position: no mixture is ever seen (D-PEVT-02). */
 VIRTIO_INLINE void virtq_event_set_(uint16_t flags, void *area, uint32_t mode, uint32_t pos)
 {
     VIRTIO_STORE_RELAXED32(area, virtq_order32_(flags, mode << 16 | pos));
+}
+
+/* The word of a split area by which its writer says when it wants to be told: the event index, at
+ * byte `at`, or without EVENT_IDX the flags. */
+VIRTIO_INLINE uint16_t *virtq_split_hint_(uint16_t flags, void *area, size_t at)
+{
+    return (uint16_t *)(void *)((uint8_t *)area + (virtq_has_(flags, VIRTQ_EVENT_IDX) ? at : 0));
 }
 
 /* Asks the peer for a notification at the entry or slot `event`; without EVENT_IDX at any. `area`
@@ -892,18 +855,52 @@ VIRTIO_INLINE void virtq_notify_on_(uint16_t flags, void *area, size_t at, uint1
         virtq_event_set_(flags, area, events ? VIRTQ_EVENT_DESC : VIRTQ_EVENT_ENABLE,
                          events ? event : 0);
     else
-        virtq_hint_set_(flags, (uint16_t *)(void *)((uint8_t *)area + (events ? at : 0)),
-                        events ? event : 0);
+        virtq_hint_set_(flags, virtq_split_hint_(flags, area, at), events ? event : 0);
 }
 /* Asks for none. A split event index is left at `behind`, since the flag must stay 0 (D-EVT-07). */
 VIRTIO_INLINE void virtq_notify_off_(uint16_t flags, void *area, size_t at, uint16_t behind)
 {
+    bool events = virtq_has_(flags, VIRTQ_EVENT_IDX);
+    uint16_t no = VIRTQ_USED_FLAG_NO_KICK;
+
     if (virtq_is_packed_(flags))
         virtq_event_set_(flags, area, VIRTQ_EVENT_DISABLE, 0);
-    else if (virtq_has_(flags, VIRTQ_EVENT_IDX))
-        virtq_hint_set_(flags, (uint16_t *)(void *)((uint8_t *)area + at), behind);
     else
-        virtq_hint_set_(flags, (uint16_t *)area, VIRTQ_USED_FLAG_NO_KICK);
+        virtq_hint_set_(flags, virtq_split_hint_(flags, area, at), events ? behind : no);
+}
+
+/* The event test of a split ring (2.7.10). Without EVENT_IDX a peer that wants to be told waits for
+ * the entry at `old`, and one that does not for the one behind. NO_IRQ and NO_KICK are one bit. */
+VIRTIO_INLINE bool virtq_split_notify_due_(uint16_t flags, void *area, size_t at, uint16_t now,
+                                           uint16_t old)
+{
+    uint32_t event = virtq_hint_get_(flags, virtq_split_hint_(flags, area, at));
+
+    if (!virtq_has_(flags, VIRTQ_EVENT_IDX))
+        event = old - (event & VIRTQ_USED_FLAG_NO_KICK);
+    return virtq_event_due((uint16_t)event, now, old);
+}
+
+/* The same of a packed ring (2.8.10). The test is the split one: as 16-bit numbers, positions are
+ * in order over two laps and go round. The reserved mode counts as enabled (D-PEVT-03). */
+VIRTIO_INLINE bool virtq_packed_notify_due_(uint16_t flags, const void *area, uint16_t now,
+                                            uint16_t old)
+{
+    uint32_t event = virtq_order32_(flags, VIRTIO_LOAD_RELAXED32(area));
+
+    if ((event & VIRTQ_EVENT_MODE_) == VIRTQ_EVENT_DISABLE << 16)
+        return false;
+    if ((event & VIRTQ_EVENT_MODE_) != VIRTQ_EVENT_DESC << 16)
+        return now != old;
+    return virtq_event_due((uint16_t)event, now, old);
+}
+
+/* Must the peer, which writes `area`, be told of what was exposed from `old` to `now`? */
+VIRTIO_INLINE bool virtq_notify_due_(uint16_t flags, void *area, size_t at, uint16_t now,
+                                     uint16_t old)
+{
+    return virtq_is_packed_(flags) ? virtq_packed_notify_due_(flags, area, now, old)
+                                   : virtq_split_notify_due_(flags, area, at, now, old);
 }
 
 /* Is this a position of a ring of this format and size? */
@@ -1195,19 +1192,6 @@ VIRTIO_INLINE void virtq_split_publish_(struct virtq_driver *q)
     virtq_store_release_(q->flags, virtq_avail_idx_(q->driver), idx);
 }
 
-VIRTIO_INLINE bool virtq_split_kick_due_(struct virtq_driver *q)
-{
-    uint16_t old = q->kicked_idx, now = q->published_idx, flags = q->flags;
-    uint32_t last = q->last;
-    void *used = q->device;
-
-    q->kicked_idx = now;
-    /* [C] pairs with virtq_device_kick_on(): our index before its event or flag. */
-    virtq_fence_full_(flags);
-    return virtq_split_notify_due_(flags, (uint16_t *)used, virtq_avail_event_(used, last), now,
-                                   old);
-}
-
 /* Completions that the device has published and the caller has not taken. [B] pairs with
  * virtq_split_flush_(): the index before the entries and the data. */
 VIRTIO_INLINE uint16_t virtq_split_used_pending_(const struct virtq_driver *q)
@@ -1277,7 +1261,7 @@ VIRTIO_INLINE void virtq_packed_add_one_(struct virtq_driver *q, struct virtq_se
     virtq_slot_take_(slot, 1, writable, cookie);
     q->free_head = slot->next;
     q->free_count--;
-    q->added_idx = virtq_pos_expose_(pos, q->last, 0, &q->kicked_idx, &q->flags);
+    q->added_idx = virtq_pos_expose_(pos, q->last, 0, &q->kicked_idx);
     virtq_desc_fill_((struct virtq_split_desc *)(void *)desc, q->flags, seg);
     VIRTIO_STORE16(&desc->id, virtq_order16_(q->flags, (uint16_t)id));
     virtq_packed_head_(q, desc, desc_flags, pos);
@@ -1296,7 +1280,7 @@ VIRTIO_INLINE void virtq_packed_add_(struct virtq_driver *q, const struct virtq_
 
     virtq_slot_take_(&q->slots[id], i, writable, cookie);
     q->free_count = (uint16_t)(q->free_count - i);
-    q->added_idx = virtq_pos_expose_(pos, last, i - 1, &q->kicked_idx, &q->flags);
+    q->added_idx = virtq_pos_expose_(pos, last, i - 1, &q->kicked_idx);
     slot = virtq_pos_slot_(q->added_idx);
     /* IN_ORDER: a buffer's id is the slot of its head, so that ids follow the ring. */
     q->free_head = virtq_has_(order, VIRTQ_IN_ORDER) ? (uint16_t)slot : q->slots[id].next;
@@ -1329,17 +1313,6 @@ VIRTIO_INLINE void virtq_packed_publish_(struct virtq_driver *q)
     q->published_idx = (uint16_t)end;
     /* [A] pairs with virtq_packed_avail_flags_(): all descriptors before the first head. */
     virtq_store_release_(flags, &virtq_pos_desc_(q->desc, pos)->flags, head);
-}
-
-VIRTIO_INLINE bool virtq_packed_kick_due_(struct virtq_driver *q)
-{
-    uint32_t old = q->kicked_idx, now = q->published_idx, event;
-
-    q->kicked_idx = (uint16_t)now;
-    /* [C] pairs with virtq_device_kick_on(): our head before its event word. */
-    virtq_fence_full_(q->flags);
-    event = virtq_event_get_(q->flags, q->device);
-    return virtq_packed_notify_due_(&q->flags, event, now, old, &q->last);
 }
 
 /* Flags of the next used descriptor, or -1 if it is not used yet. [B] pairs with
@@ -1634,7 +1607,12 @@ VIRTIO_INLINE void virtq_driver_publish(struct virtq_driver *q)
  */
 VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_driver_kick_due(struct virtq_driver *q)
 {
-    return virtq_is_packed_(q->flags) ? virtq_packed_kick_due_(q) : virtq_split_kick_due_(q);
+    uint16_t old = q->kicked_idx, now = q->published_idx;
+
+    q->kicked_idx = now;
+    /* [C] pairs with virtq_device_kick_on(): our index or head before its event or flag. */
+    virtq_fence_full_(q->flags);
+    return virtq_notify_due_(q->flags, q->device, virtq_avail_event_at_(q->last), now, old);
 }
 
 /** What a notification carries in its upper half under NOTIFICATION_DATA: where the next buffer
@@ -2089,26 +2067,10 @@ VIRTIO_INLINE void virtq_split_flush_(struct virtq_device *q)
 
 /* NOTIFY_ON_EMPTY: a driver that ran out of buffers hears of it, suppressed or not (V-LEG-08).
  * After the fence [D]; nothing behind the index is read, so that it needs no order of its own. */
-VIRTIO_INLINE bool virtq_split_ran_empty_(const struct virtq_device *q)
+VIRTIO_INLINE bool virtq_ran_empty_(const struct virtq_device *q)
 {
-    return virtq_has_(q->flags, VIRTQ_NOTIFY_ON_EMPTY) &&
+    return virtq_has_(q->flags, VIRTQ_NOTIFY_ON_EMPTY) && !virtq_is_packed_(q->flags) &&
            virtq_hint_get_(q->flags, virtq_avail_idx_(q->driver)) == q->popped_idx;
-}
-
-VIRTIO_INLINE bool virtq_split_irq_due_(struct virtq_device *q)
-{
-    uint16_t old = q->signalled_idx, now = q->flushed_idx, flags = q->flags;
-    uint32_t last = q->last;
-    void *avail = q->driver;
-
-    q->signalled_idx = now;
-    /* [D] pairs with virtq_driver_irq_on() and _on_after(): our index before their event or
-     * flag. */
-    virtq_fence_full_(flags);
-    if (VIRTIO_UNLIKELY(virtq_split_ran_empty_(q)))
-        return now != old;
-    return virtq_split_notify_due_(flags, (uint16_t *)avail, virtq_used_event_(avail, last), now,
-                                   old);
 }
 
 /* ---------------------------------------------------------------------------
@@ -2247,7 +2209,7 @@ VIRTIO_INLINE void virtq_packed_push_(struct virtq_device *q, uint32_t token, ui
     struct virtq_packed_desc *desc = virtq_pos_desc_(q->desc, pos);
     uint16_t flags = (uint16_t)(virtq_pos_used_(pos) | (written != 0 ? VIRTQ_DESC_FLAG_WRITE : 0));
 
-    q->pushed_idx = virtq_pos_expose_(pushed, q->last, token >> 16, &q->signalled_idx, &q->flags);
+    q->pushed_idx = virtq_pos_expose_(pushed, q->last, token >> 16, &q->signalled_idx);
     VIRTIO_STORE32(&desc->len, virtq_order32_(q->flags, written));
     VIRTIO_STORE16(&desc->id, virtq_order16_(q->flags, (uint16_t)token));
     if (pos == q->flushed_idx)
@@ -2265,17 +2227,6 @@ VIRTIO_INLINE void virtq_packed_flush_(struct virtq_device *q)
     q->flushed_idx = (uint16_t)end;
     /* [B] pairs with virtq_packed_used_flags_(): data and entries before the first one's flags. */
     virtq_store_release_(q->flags, &virtq_pos_desc_(q->desc, pos)->flags, q->held_flags);
-}
-
-VIRTIO_INLINE bool virtq_packed_irq_due_(struct virtq_device *q)
-{
-    uint32_t old = q->signalled_idx, now = q->flushed_idx, event;
-
-    q->signalled_idx = (uint16_t)now;
-    /* [D] pairs with virtq_driver_irq_on() and _on_after(): our entries before their event word. */
-    virtq_fence_full_(q->flags);
-    event = virtq_event_get_(q->flags, q->driver);
-    return virtq_packed_notify_due_(&q->flags, event, now, old, &q->last);
 }
 
 /* ---------------------------------------------------------------------------
@@ -2414,7 +2365,15 @@ VIRTIO_INLINE void virtq_device_flush(struct virtq_device *q)
  */
 VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_device_irq_due(struct virtq_device *q)
 {
-    return virtq_is_packed_(q->flags) ? virtq_packed_irq_due_(q) : virtq_split_irq_due_(q);
+    uint16_t old = q->signalled_idx, now = q->flushed_idx;
+
+    q->signalled_idx = now;
+    /* [D] pairs with virtq_driver_irq_on() and _on_after(): our entries before their event or
+     * flag. */
+    virtq_fence_full_(q->flags);
+    if (VIRTIO_UNLIKELY(virtq_ran_empty_(q)))
+        return now != old;
+    return virtq_notify_due_(q->flags, q->driver, virtq_used_event_at_(q->last), now, old);
 }
 
 /** Asks the driver for no more kicks; a hint, one may still come (V-EVT-02, V-EVT-04, V-VQ-03). */
