@@ -874,11 +874,11 @@ VIRTIO_INLINE void virtq_notify_off_(uint16_t flags, void *area, size_t at, uint
 VIRTIO_INLINE bool virtq_split_notify_due_(uint16_t flags, void *area, size_t at, uint16_t now,
                                            uint16_t old)
 {
-    uint32_t event = virtq_hint_get_(flags, virtq_split_hint_(flags, area, at));
+    uint16_t event = virtq_hint_get_(flags, virtq_split_hint_(flags, area, at));
 
     if (!virtq_has_(flags, VIRTQ_EVENT_IDX))
-        event = old - (event & VIRTQ_USED_FLAG_NO_KICK);
-    return virtq_event_due((uint16_t)event, now, old);
+        event = (uint16_t)(old - (event & VIRTQ_USED_FLAG_NO_KICK));
+    return virtq_event_due(event, now, old);
 }
 
 /* The same of a packed ring (2.8.10). The test is the split one: as 16-bit numbers, positions are
@@ -998,7 +998,7 @@ VIRTIO_INLINE int virtq_driver_complete_(struct virtq_driver *q, struct virtq_sl
 }
 
 enum {
-    VIRTQ_MARK_ = 0x8000 /* in virtq_slot::next, IN_ORDER: complete, as is all up to buffer .. */
+    VIRTQ_MARK_ = 0x8000 /* in virtq_slot::next, IN_ORDER: known to be complete */
 };
 
 /* IN_ORDER: the buffer that completes next. */
@@ -1015,55 +1015,67 @@ VIRTIO_INLINE bool virtq_driver_marked_(const struct virtq_driver *q)
            VIRTIO_UNLIKELY(q->slots[virtq_driver_oldest_(q)].next & VIRTQ_MARK_);
 }
 
-/* IN_ORDER: hands out the oldest buffer, which is marked: what is known of the others up to the
- * marked one goes with the next one, and the link back to ring order. */
-VIRTIO_OUTLINE int virtq_driver_complete_oldest_(struct virtq_driver *q, struct virtq_done *done)
-{
-    uint32_t oldest = virtq_driver_oldest_(q);
-    struct virtq_slot *slot = &q->slots[oldest];
-    uint32_t last = q->last, count = slot->count, next = oldest + count;
-    uint32_t end = slot->next & (VIRTQ_MARK_ - 1u);
-
-    q->taken_idx = virtq_is_packed_(q->flags) ? virtq_pos_add_(q->taken_idx, last, count)
-                                              : (uint16_t)(q->taken_idx + 1);
-    slot->next = (uint16_t)(oldest == last ? 0 : oldest + 1);
-    if (end != oldest)
-        q->slots[next > last ? next - last - 1 : next].next = (uint16_t)(VIRTQ_MARK_ | end);
-    done->written = slot->writable;
-    return virtq_driver_complete_(q, slot, oldest, done);
-}
-
-/* IN_ORDER: is `id` an outstanding buffer? From head to head, among what is published: ends. */
-VIRTIO_OUTLINE bool virtq_driver_in_line_(const struct virtq_driver *q, uint32_t id)
+/* Hands out buffer `id`, with IN_ORDER the oldest one, with what its slot says was written. */
+VIRTIO_OUTLINE int virtq_driver_complete_next_(struct virtq_driver *q, uint32_t id,
+                                               struct virtq_done *done)
 {
     bool packed = virtq_is_packed_(q->flags);
-    uint32_t last = q->last, at = virtq_driver_oldest_(q), passed = 0;
-    uint32_t published = packed ? virtq_pos_distance_(q->taken_idx, q->published_idx, last)
-                                : (uint16_t)(q->published_idx - q->taken_idx);
+    struct virtq_slot *slot;
 
-    while (at != id) {
-        passed += packed ? q->slots[at].count : 1;
-        if (passed >= published)
-            return false;
-        at += q->slots[at].count;
-        at -= at > last ? last + 1 : 0;
-    }
-    return true;
+    if (virtq_has_(q->flags, VIRTQ_IN_ORDER))
+        id = virtq_driver_oldest_(q);
+    slot = &q->slots[id];
+    q->taken_idx = packed ? virtq_pos_add_(q->taken_idx, q->last, slot->count) /* D-PACK-10, T-67 */
+                          : (uint16_t)(q->taken_idx + 1);
+    done->written = slot->writable;
+    if (virtq_has_(q->flags, VIRTQ_IN_ORDER))
+        slot->next &= (uint16_t)~VIRTQ_MARK_;
+    return virtq_driver_complete_(q, slot, packed ? id : slot->next, done);
 }
 
-/* Is `id` an outstanding buffer? */
-VIRTIO_INLINE bool virtq_driver_is_out_(const struct virtq_driver *q, uint32_t id)
+/* Published buffers that are not taken, in a packed ring their descriptors. */
+VIRTIO_INLINE uint32_t virtq_driver_outstanding_(const struct virtq_driver *q)
+{
+    return virtq_is_packed_(q->flags)
+               ? virtq_pos_distance_(q->taken_idx, q->published_idx, q->last)
+               : (uint16_t)(q->published_idx - q->taken_idx);
+}
+
+/* IN_ORDER: marks the outstanding buffers up to `id`, from head to head; false if it is none. Ends:
+ * no more of them than there are. */
+VIRTIO_OUTLINE bool virtq_driver_mark_(struct virtq_driver *q, uint32_t id)
+{
+    bool packed = virtq_is_packed_(q->flags);
+    uint32_t at = virtq_driver_oldest_(q), left = virtq_driver_outstanding_(q), last = q->last;
+
+    for (;;) {
+        struct virtq_slot *slot = &q->slots[at];
+        uint32_t count = slot->count, passed = packed ? count : 1;
+
+        slot->next |= VIRTQ_MARK_;
+        if (at == id)
+            return true;
+        if (left <= passed)
+            return false;
+        left -= passed;
+        at += count;
+        at -= at > last ? last + 1 : 0;
+    }
+}
+
+/* Is `id` an outstanding buffer? IN_ORDER: and if so, all up to it are complete. */
+VIRTIO_INLINE bool virtq_driver_is_out_(struct virtq_driver *q, uint32_t id)
 {
     uint32_t count;
 
     if (virtq_has_(q->flags, VIRTQ_IN_ORDER))
-        return virtq_driver_in_line_(q, id);
+        return virtq_driver_mark_(q, id);
     if (id > q->last)
         return false;
     count = q->slots[id].count;
     if (!virtq_is_packed_(q->flags))
         return count != 0;
-    return count - 1 < virtq_pos_distance_(q->taken_idx, q->published_idx, q->last); /* 0 is not */
+    return count - 1 < virtq_driver_outstanding_(q); /* 0 is not */
 }
 
 /* The device says that it used buffer `id`: the general case. IN_ORDER: and thereby all up to it
@@ -1073,30 +1085,17 @@ VIRTIO_OUTLINE int virtq_driver_complete_any_(struct virtq_driver *q, uint32_t i
                                               bool sure, struct virtq_done *done)
 {
     struct virtq_slot *slot;
-    uint32_t first = id;
 
     if (!virtq_driver_is_out_(q, id))
         return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_ID);
     slot = &q->slots[id];
-    if (len > slot->writable) {
-        if (sure && !virtq_has_(q->flags, VIRTQ_LEGACY))
-            return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_LEN);
-        /* what legacy devices report is not to be relied on (D-LEG-06) */
-        len = sure ? slot->writable : 0;
-    }
-    if (virtq_has_(q->flags, VIRTQ_IN_ORDER)) {
+    if (len <= slot->writable)
         slot->writable = len;
-        q->slots[virtq_driver_oldest_(q)].next = (uint16_t)(VIRTQ_MARK_ | id);
-        return virtq_driver_complete_oldest_(q, done);
-    }
-    if (virtq_is_packed_(q->flags)) {
-        q->taken_idx = virtq_pos_add_(q->taken_idx, q->last, slot->count); /* D-PACK-10, T-67 */
-    } else {
-        q->taken_idx++;
-        first = slot->next;
-    }
-    done->written = len;
-    return virtq_driver_complete_(q, slot, first, done);
+    else if (!sure)
+        slot->writable = 0;
+    else if (!virtq_has_(q->flags, VIRTQ_LEGACY)) /* whose reports one cannot rely on (D-LEG-06) */
+        return virtq_driver_broken_by_(q, VIRTQ_ERR_USED_LEN);
+    return virtq_driver_complete_next_(q, id, done);
 }
 
 /* The straight path: how many descriptors has outstanding buffer `id`? 0 if it is none, or not the
@@ -1217,7 +1216,7 @@ VIRTIO_INLINE int virtq_split_take_next_(struct virtq_driver *q,
     uint32_t id, len;
 
     if (virtq_driver_marked_(q))
-        return virtq_driver_complete_oldest_(q, done);
+        return virtq_driver_complete_next_(q, 0, done);
     id = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->id));
     len = virtq_order32_(q->flags, VIRTIO_LOAD32(&entry->len));
     if (VIRTIO_UNLIKELY(virtq_driver_plain_(q, &last, id, len) == 0))
@@ -1333,7 +1332,7 @@ VIRTIO_INLINE int virtq_packed_take_(struct virtq_driver *q, struct virtq_done *
     if (pos == q->published_idx) /* nothing is out: what the flags say is of another lap (T-65) */
         return q->flags & VIRTQ_BROKEN_ ? VIRTQ_ERR_BROKEN : 0;
     if (virtq_driver_marked_(q))
-        return virtq_driver_complete_oldest_(q, done);
+        return virtq_driver_complete_next_(q, 0, done);
     flags = virtq_packed_used_flags_(q, pos);
     if (flags < 0)
         return 0;
@@ -1680,13 +1679,11 @@ VIRTIO_NODISCARD VIRTIO_INLINE int32_t virtq_driver_take_batch(struct virtq_driv
 /* Are `least` completions waiting? In a packed ring only the next one can be seen, and counts. */
 VIRTIO_INLINE bool virtq_driver_pending_(const struct virtq_driver *q, uint32_t least)
 {
-    if (q->flags & VIRTQ_BROKEN_)
+    if (q->taken_idx == q->published_idx) /* or the queue is broken */
         return false;
     if (!virtq_is_packed_(q->flags))
         return virtq_split_used_pending_(q) >= least;
-    return q->taken_idx != q->published_idx &&
-           (virtq_driver_marked_(q) ||
-            virtq_packed_used_flags_(q, q->taken_idx) >= 0);
+    return virtq_driver_marked_(q) || virtq_packed_used_flags_(q, q->taken_idx) >= 0;
 }
 
 /** Asks the device for no more interrupts; a hint, one may still come. In a split ring with
@@ -1695,6 +1692,18 @@ VIRTIO_INLINE void virtq_driver_irq_off(struct virtq_driver *q)
 {
     virtq_notify_off_(q->flags, q->driver, virtq_used_event_at_(q->last),
                       (uint16_t)(q->taken_idx - 1));
+}
+
+/* Asks for an interrupt at the completion of `wait` more: are they pending already? */
+VIRTIO_INLINE bool virtq_driver_irq_on_at_(struct virtq_driver *q, uint32_t wait)
+{
+    uint32_t at = q->taken_idx;
+
+    at = virtq_is_packed_(q->flags) ? virtq_pos_add_(at, q->last, wait - 1) : at + wait - 1;
+    virtq_notify_on_(q->flags, q->driver, virtq_used_event_at_(q->last), (uint16_t)at);
+    /* [D] pairs with virtq_device_irq_due(): our event or flag before its entries. */
+    virtq_fence_full_(q->flags);
+    return virtq_driver_pending_(q, wait);
 }
 
 /**
@@ -1706,10 +1715,7 @@ VIRTIO_INLINE void virtq_driver_irq_off(struct virtq_driver *q)
  */
 VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_driver_irq_on(struct virtq_driver *q)
 {
-    virtq_notify_on_(q->flags, q->driver, virtq_used_event_at_(q->last), q->taken_idx);
-    /* [D] pairs with virtq_device_irq_due(): our event or flag before its entries. */
-    virtq_fence_full_(q->flags);
-    return virtq_driver_pending_(q, 1);
+    return virtq_driver_irq_on_at_(q, 1);
 }
 
 /**
@@ -1719,15 +1725,11 @@ VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_driver_irq_on(struct virtq_driver *q)
  */
 VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_driver_irq_on_after(struct virtq_driver *q)
 {
-    uint32_t from = q->taken_idx, to = q->published_idx, last = q->last, wait;
-    bool packed = virtq_is_packed_(q->flags);
+    uint32_t wait = virtq_driver_outstanding_(q);
 
-    wait = packed ? virtq_pos_distance_(from, to, last) : (uint16_t)(to - from);
-    wait = wait == 0 || !virtq_has_(q->flags, VIRTQ_EVENT_IDX) ? 1 : wait - wait / 4;
-    virtq_notify_on_(q->flags, q->driver, virtq_used_event_at_(last),
-                     packed ? virtq_pos_add_(from, last, wait - 1) : (uint16_t)(from + wait - 1));
-    virtq_fence_full_(q->flags); /* [D] as in virtq_driver_irq_on() */
-    return virtq_driver_pending_(q, wait);
+    if (!virtq_has_(q->flags, VIRTQ_EVENT_IDX) || wait == 0)
+        wait = 1;
+    return virtq_driver_irq_on_at_(q, wait - wait / 4);
 }
 
 /**
