@@ -786,13 +786,13 @@ VIRTIO_INLINE uint16_t virtq_pos_next_(uint32_t pos, uint32_t last)
 
 /* `count` slots on, one lap at most. A list that ends exactly at the ring's end flips the wrap
  * counter as well (T-61). */
-VIRTIO_INLINE uint16_t virtq_pos_add_(uint32_t pos, uint32_t last, uint32_t count)
+VIRTIO_INLINE uint32_t virtq_pos_add_(uint32_t pos, uint32_t last, uint32_t count)
 {
     if (VIRTIO_UNLIKELY(virtq_pos_slot_(pos) + count > last)) {
         virtq_rarely_();
-        return (uint16_t)((pos + count - last - 1) ^ VIRTQ_WRAP_);
+        return (pos + count - last - 1) ^ VIRTQ_WRAP_;
     }
-    return (uint16_t)(pos + count);
+    return pos + count;
 }
 
 /* Slots from one position on to another, one lap at most. */
@@ -832,12 +832,6 @@ VIRTIO_INLINE uint16_t virtq_pos_expose_(uint32_t pos, uint32_t last, uint32_t m
     return (uint16_t)(pos + more + 1);
 }
 
-/* One store for mode and position: no mixture is ever seen (D-PEVT-02). */
-VIRTIO_INLINE void virtq_event_set_(uint16_t flags, void *area, uint32_t mode, uint32_t pos)
-{
-    VIRTIO_STORE_RELAXED32(area, virtq_order32_(flags, mode << 16 | pos));
-}
-
 /* The word of a split area by which its writer says when it wants to be told: the event index, at
  * byte `at`, or without EVENT_IDX the flags. */
 VIRTIO_INLINE uint16_t *virtq_split_hint_(uint16_t flags, void *area, size_t at)
@@ -845,62 +839,54 @@ VIRTIO_INLINE uint16_t *virtq_split_hint_(uint16_t flags, void *area, size_t at)
     return (uint16_t *)(void *)((uint8_t *)area + (virtq_has_(flags, VIRTQ_EVENT_IDX) ? at : 0));
 }
 
-/* Asks the peer for a notification at the entry or slot `event`; without EVENT_IDX at any. `area`
- * is the one that this side writes for that, and a split one has its event index at byte `at`. */
-VIRTIO_INLINE void virtq_notify_on_(uint16_t flags, void *area, size_t at, uint16_t event)
+/* Asks the peer, in the area that this side writes, for a notification at the entry or slot
+ * `event`, without EVENT_IDX at any (ENABLE); or for none (DISABLE), which in a split ring with
+ * EVENT_IDX only an `event` that lies behind says, since the flag must stay 0 (D-EVT-07). */
+VIRTIO_INLINE void virtq_notify_ask_(uint16_t flags, void *area, size_t at, uint32_t mode,
+                                     uint32_t event)
 {
     bool events = virtq_has_(flags, VIRTQ_EVENT_IDX);
 
-    if (virtq_is_packed_(flags))
-        virtq_event_set_(flags, area, events ? VIRTQ_EVENT_DESC : VIRTQ_EVENT_ENABLE,
-                         events ? event : 0);
-    else
-        virtq_hint_set_(flags, virtq_split_hint_(flags, area, at), events ? event : 0);
+    if (!virtq_is_packed_(flags)) { /* the flag is 0 and 1 as the mode is */
+        virtq_hint_set_(flags, virtq_split_hint_(flags, area, at),
+                        (uint16_t)(events ? event : mode));
+        return;
+    }
+    mode = events && mode == VIRTQ_EVENT_ENABLE ? VIRTQ_EVENT_DESC << 16 | event : mode << 16;
+    /* One store for mode and position: no mixture is ever seen (D-PEVT-02). */
+    VIRTIO_STORE_RELAXED32(area, virtq_order32_(flags, mode));
 }
-/* Asks for none. A split event index is left at `behind`, since the flag must stay 0 (D-EVT-07). */
-VIRTIO_INLINE void virtq_notify_off_(uint16_t flags, void *area, size_t at, uint16_t behind)
+
+/* The entry that the peer, which writes `area`, waits for: its event index, or without EVENT_IDX
+ * the one at `old`, or if it wants none the one behind. NO_IRQ and NO_KICK are the same bit. */
+VIRTIO_INLINE uint16_t virtq_split_event_(uint16_t flags, void *area, size_t at, uint16_t old)
 {
-    bool events = virtq_has_(flags, VIRTQ_EVENT_IDX);
-    uint16_t no = VIRTQ_USED_FLAG_NO_KICK;
+    uint16_t hint = virtq_hint_get_(flags, virtq_split_hint_(flags, area, at));
 
-    if (virtq_is_packed_(flags))
-        virtq_event_set_(flags, area, VIRTQ_EVENT_DISABLE, 0);
-    else
-        virtq_hint_set_(flags, virtq_split_hint_(flags, area, at), events ? behind : no);
+    if (virtq_has_(flags, VIRTQ_EVENT_IDX))
+        return hint;
+    return (uint16_t)(old - (hint & VIRTQ_USED_FLAG_NO_KICK));
 }
 
-/* The event test of a split ring (2.7.10). Without EVENT_IDX a peer that wants to be told waits for
- * the entry at `old`, and one that does not for the one behind. NO_IRQ and NO_KICK are one bit. */
-VIRTIO_INLINE bool virtq_split_notify_due_(uint16_t flags, void *area, size_t at, uint16_t now,
-                                           uint16_t old)
-{
-    uint16_t event = virtq_hint_get_(flags, virtq_split_hint_(flags, area, at));
-
-    if (!virtq_has_(flags, VIRTQ_EVENT_IDX))
-        event = (uint16_t)(old - (event & VIRTQ_USED_FLAG_NO_KICK));
-    return virtq_event_due(event, now, old);
-}
-
-/* The same of a packed ring (2.8.10). The test is the split one: as 16-bit numbers, positions are
- * in order over two laps and go round. The reserved mode counts as enabled (D-PEVT-03). */
-VIRTIO_INLINE bool virtq_packed_notify_due_(uint16_t flags, const void *area, uint16_t now,
-                                            uint16_t old)
+/* The same of a packed ring. The reserved mode counts as enabled (D-PEVT-03). */
+VIRTIO_INLINE uint16_t virtq_packed_event_(uint16_t flags, const void *area, uint16_t old)
 {
     uint32_t event = virtq_order32_(flags, VIRTIO_LOAD_RELAXED32(area));
 
     if ((event & VIRTQ_EVENT_MODE_) == VIRTQ_EVENT_DISABLE << 16)
-        return false;
-    if ((event & VIRTQ_EVENT_MODE_) != VIRTQ_EVENT_DESC << 16)
-        return now != old;
-    return virtq_event_due((uint16_t)event, now, old);
+        return (uint16_t)(old - 1);
+    return (event & VIRTQ_EVENT_MODE_) == VIRTQ_EVENT_DESC << 16 ? (uint16_t)event : old;
 }
 
-/* Must the peer, which writes `area`, be told of what was exposed from `old` to `now`? */
+/* Must the peer be told of what was exposed from `old` to `now`? In a packed ring (2.8.10) the test
+ * is the split one: as 16-bit numbers, positions are in order over two laps and go round. */
 VIRTIO_INLINE bool virtq_notify_due_(uint16_t flags, void *area, size_t at, uint16_t now,
                                      uint16_t old)
 {
-    return virtq_is_packed_(flags) ? virtq_packed_notify_due_(flags, area, now, old)
-                                   : virtq_split_notify_due_(flags, area, at, now, old);
+    uint16_t event = virtq_is_packed_(flags) ? virtq_packed_event_(flags, area, old)
+                                             : virtq_split_event_(flags, area, at, old);
+
+    return virtq_event_due(event, now, old);
 }
 
 /* Is this a position of a ring of this format and size? */
@@ -1025,8 +1011,8 @@ VIRTIO_OUTLINE int virtq_driver_complete_next_(struct virtq_driver *q, uint32_t 
     if (virtq_has_(q->flags, VIRTQ_IN_ORDER))
         id = virtq_driver_oldest_(q);
     slot = &q->slots[id];
-    q->taken_idx = packed ? virtq_pos_add_(q->taken_idx, q->last, slot->count) /* D-PACK-10, T-67 */
-                          : (uint16_t)(q->taken_idx + 1);
+    q->taken_idx = (uint16_t)(packed ? virtq_pos_add_(q->taken_idx, q->last, slot->count)
+                                     : q->taken_idx + 1u); /* D-PACK-10, T-67 */
     done->written = slot->writable;
     if (virtq_has_(q->flags, VIRTQ_IN_ORDER))
         slot->next &= (uint16_t)~VIRTQ_MARK_;
@@ -1690,8 +1676,8 @@ VIRTIO_INLINE bool virtq_driver_pending_(const struct virtq_driver *q, uint32_t 
  *  EVENT_IDX the event is left behind, since the flag must stay 0 (D-EVT-03, D-EVT-07). */
 VIRTIO_INLINE void virtq_driver_irq_off(struct virtq_driver *q)
 {
-    virtq_notify_off_(q->flags, q->driver, virtq_used_event_at_(q->last),
-                      (uint16_t)(q->taken_idx - 1));
+    virtq_notify_ask_(q->flags, q->driver, virtq_used_event_at_(q->last), VIRTQ_EVENT_DISABLE,
+                      q->taken_idx - 1u);
 }
 
 /* Asks for an interrupt at the completion of `wait` more: are they pending already? */
@@ -1700,7 +1686,7 @@ VIRTIO_INLINE bool virtq_driver_irq_on_at_(struct virtq_driver *q, uint32_t wait
     uint32_t at = q->taken_idx;
 
     at = virtq_is_packed_(q->flags) ? virtq_pos_add_(at, q->last, wait - 1) : at + wait - 1;
-    virtq_notify_on_(q->flags, q->driver, virtq_used_event_at_(q->last), (uint16_t)at);
+    virtq_notify_ask_(q->flags, q->driver, virtq_used_event_at_(q->last), VIRTQ_EVENT_ENABLE, at);
     /* [D] pairs with virtq_device_irq_due(): our event or flag before its entries. */
     virtq_fence_full_(q->flags);
     return virtq_driver_pending_(q, wait);
@@ -2381,8 +2367,8 @@ VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_device_irq_due(struct virtq_device *q)
 /** Asks the driver for no more kicks; a hint, one may still come (V-EVT-02, V-EVT-04, V-VQ-03). */
 VIRTIO_INLINE void virtq_device_kick_off(struct virtq_device *q)
 {
-    virtq_notify_off_(q->flags, q->device, virtq_avail_event_at_(q->last),
-                      (uint16_t)(q->popped_idx - 1));
+    virtq_notify_ask_(q->flags, q->device, virtq_avail_event_at_(q->last), VIRTQ_EVENT_DISABLE,
+                      q->popped_idx - 1u);
 }
 
 /**
@@ -2394,7 +2380,8 @@ VIRTIO_INLINE void virtq_device_kick_off(struct virtq_device *q)
  */
 VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_device_kick_on(struct virtq_device *q)
 {
-    virtq_notify_on_(q->flags, q->device, virtq_avail_event_at_(q->last), q->popped_idx);
+    virtq_notify_ask_(q->flags, q->device, virtq_avail_event_at_(q->last), VIRTQ_EVENT_ENABLE,
+                      q->popped_idx);
     /* [C] pairs with virtq_driver_kick_due(): our event or flag before its buffers. */
     virtq_fence_full_(q->flags);
     if (q->flags & VIRTQ_BROKEN_)
