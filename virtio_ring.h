@@ -635,7 +635,7 @@ enum {
     VIRTQ_CAN_ = (VIRTIO_RING_FLAGS) | VIRTQ_ALWAYS_,
     /* In flags of either side, beside enum virtq_flag. */
     VIRTQ_HELD_ = 0x0007, /* driver, packed: WRITE, NEXT, INDIRECT of the head held back */
-    VIRTQ_BROKEN_ = 0x8000,
+    VIRTQ_BROKEN_ = 0x8000, /* driver */
     VIRTQ_EVENT_MODE_ = 3 << 16,                               /* in an event word */
     VIRTQ_WRAP_ = 0x8000,                                      /* in a packed position */
     VIRTQ_LAP_ = VIRTQ_DESC_FLAG_AVAIL | VIRTQ_DESC_FLAG_USED, /* in packed flags */
@@ -1788,59 +1788,16 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_restore(struct virtq_driver *q,
 /* ---------------------------------------------------------------------------
  * 10. Device side, what both formats share
  * --------------------------------------------------------------------------- */
+/* The next pop looks at the ring again, finds nothing there, and sees why. */
 VIRTIO_OUTLINE __attribute__((noinline)) int virtq_device_broken_by_(struct virtq_device *q,
                                                                      int err)
 {
-    q->flags |= VIRTQ_BROKEN_;
     q->error = (int16_t)err;
-    q->seen_idx = q->popped_idx; /* split: the next pop looks again, and finds out */
-    q->avail_flags = VIRTQ_NEVER_;
+    if (virtq_is_packed_(q->flags))
+        q->avail_flags = VIRTQ_NEVER_;
+    else
+        q->seen_idx = q->popped_idx;
     return err;
-}
-
-/* A chain while it is walked. */
-struct virtq_walk_ {
-    struct virtq_seg *seg;
-    uint64_t total; /* bytes; cannot overflow */
-    uint32_t count, writable, capacity;
-};
-
-VIRTIO_INLINE struct virtq_walk_ virtq_walk_begin_(const struct virtq_chain *chain)
-{
-    struct virtq_walk_ walk;
-
-    walk.seg = chain->seg;
-    walk.capacity = chain->capacity;
-    walk.count = walk.writable = 0;
-    walk.total = 0;
-    return walk;
-}
-
-/* Appends one segment, which is in private memory: what is checked is what is used (V-SPLIT-07,
- * V-PACK-09). */
-VIRTIO_INLINE int virtq_walk_add_(struct virtq_walk_ *walk, struct virtq_seg seg, uint32_t flags)
-{
-    if (VIRTIO_UNLIKELY(walk->count == walk->capacity))
-        return VIRTQ_ERR_CHAIN_CAPACITY;
-    if (VIRTIO_UNLIKELY(seg.addr + seg.len < seg.addr))
-        return VIRTQ_ERR_CHAIN_LENGTH;
-    if (flags & VIRTQ_DESC_FLAG_WRITE)
-        walk->writable++;
-    else if (VIRTIO_UNLIKELY(walk->writable != 0))
-        return VIRTQ_ERR_CHAIN_ORDER;
-    walk->total += seg.len;
-    walk->seg[walk->count].addr = seg.addr;
-    walk->seg[walk->count].len = seg.len;
-    walk->count++;
-    return 0;
-}
-
-/* What was walked becomes the chain: 1, or an error. */
-VIRTIO_INLINE int virtq_walk_end_(const struct virtq_walk_ *walk, struct virtq_chain *chain)
-{
-    chain->readable = (uint16_t)(walk->count - walk->writable);
-    chain->writable = (uint16_t)walk->writable;
-    return walk->total > (uint64_t)UINT32_MAX + 1 ? VIRTQ_ERR_CHAIN_LENGTH : 1;
 }
 
 /* A chain of one plain descriptor, the common case, without a loop. */
@@ -1872,53 +1829,207 @@ VIRTIO_INLINE struct virtq_seg virtq_seg_read_(const void *desc, uint16_t order)
     return seg;
 }
 
-/* An entry of an indirect table in private memory. */
-struct virtq_entry_ {
-    struct virtq_seg seg;
-    uint16_t flags;
-    uint16_t next; /* split */
-};
-
-/* At any alignment: an indirect table has no alignment rule (V-IND-03). */
-VIRTIO_INLINE struct virtq_entry_ virtq_table_read_(const void *table, uint32_t i, uint16_t order)
+/* The next list begins at `pos`. */
+VIRTIO_INLINE void virtq_packed_pop_at_(struct virtq_device *q, uint32_t pos)
 {
-    const uint8_t *bytes = (const uint8_t *)table + 16 * (size_t)i;
-    bool packed = virtq_is_packed_(order);
-    struct virtq_split_desc raw;
-    struct virtq_entry_ entry;
-    uint8_t *to = (uint8_t *)&raw;
-
-    if (VIRTIO_LIKELY(!virtq_misaligned_(table, 8))) {
-        const struct virtq_split_desc *from = (const struct virtq_split_desc *)(const void *)bytes;
-
-        entry.seg = virtq_seg_read_(from, order);
-        entry.flags = virtq_order16_(order, VIRTIO_LOAD16(packed ? &from->next : &from->flags));
-        entry.next = packed ? 0 : virtq_order16_(order, VIRTIO_LOAD16(&from->next));
-        return entry;
-    }
-    for (unsigned byte = 0; byte < sizeof(raw); byte++)
-        to[byte] = VIRTIO_LOAD8(&bytes[byte]);
-    entry.seg.addr = virtq_order64_(order, raw.addr);
-    entry.seg.len = virtq_order32_(order, raw.len);
-    entry.flags = virtq_order16_(order, packed ? raw.next : raw.flags);
-    entry.next = virtq_order16_(order, raw.next);
-    return entry;
+    q->popped_idx = (uint16_t)pos;
+    q->avail_flags = pos & VIRTQ_WRAP_ ? VIRTQ_DESC_FLAG_AVAIL : VIRTQ_DESC_FLAG_USED;
 }
 
-/* Maps the table that a descriptor points to, in *table: the number of its entries, or an error. */
-VIRTIO_INLINE int32_t virtq_table_map_(const struct virtq_device *q, struct virtq_seg whole,
-                                       uint32_t flags, const void **table)
+/* A chain while it is walked. */
+struct virtq_walk_ {
+    const uint8_t *desc;   /* where it is: in the ring or in a table */
+    uint32_t flags;        /* of that descriptor, read once */
+    struct virtq_seg *seg; /* private copies */
+    uint32_t count, writable, capacity;
+    uint64_t total; /* bytes; cannot overflow */
+};
+VIRTIO_STATIC_ASSERT(offsetof(struct virtq_seg, len) == 8, "begins as a descriptor does");
+
+enum {
+    /* Places. */
+    VIRTQ_IN_TABLE_,
+    VIRTQ_IN_RING_,
+    /* Fields, by their offset. */
+    VIRTQ_AT_FLAGS_ = offsetof(struct virtq_split_desc, flags),
+    VIRTQ_AT_NEXT_ = offsetof(struct virtq_split_desc, next),
+    VIRTQ_AT_PACKED_ID_ = offsetof(struct virtq_packed_desc, id),
+    VIRTQ_AT_PACKED_FLAGS_ = offsetof(struct virtq_packed_desc, flags)
+};
+
+/* Is this part of a descriptor aligned? All of a ring is; a table may lie anywhere (V-IND-03). */
+VIRTIO_INLINE bool virtq_walk_aligned_(const uint8_t *p, uintptr_t align, int place)
 {
-    uint32_t entries = whole.len / 16;
+    if (!((uint32_t)VIRTQ_CAN_ & VIRTQ_INDIRECT) || (VIRTIO_FAST_PATHS && place == VIRTQ_IN_RING_))
+        return true;
+    return VIRTIO_LIKELY(((uintptr_t)p & (align - 1)) == 0);
+}
+
+/* The 16-bit field at byte `at` of the descriptor. */
+VIRTIO_INLINE uint32_t virtq_walk_field_(const struct virtq_walk_ *walk, size_t at, int place,
+                                         uint16_t order)
+{
+    const uint8_t *p = walk->desc + at;
+
+    if (virtq_walk_aligned_(p, 2, place))
+        return virtq_order16_(order, VIRTIO_LOAD16((const void *)p));
+    return virtq_order16_(order, (uint16_t)(VIRTIO_LOAD8(p + VIRTIO_BIG_ENDIAN) |
+                                            VIRTIO_LOAD8(p + !VIRTIO_BIG_ENDIAN) << 8));
+}
+
+/* Copies its address and length. */
+VIRTIO_INLINE void virtq_walk_seg_(const struct virtq_walk_ *walk, struct virtq_seg *seg, int place,
+                                   uint16_t order)
+{
+    if (virtq_walk_aligned_(walk->desc, 8, place)) {
+        *seg = virtq_seg_read_(walk->desc, order);
+        return;
+    }
+    for (unsigned byte = 0; byte < 12; byte++)
+        ((uint8_t *)seg)[byte] = VIRTIO_LOAD8(walk->desc + byte);
+    seg->addr = virtq_order64_(order, seg->addr);
+    seg->len = virtq_order32_(order, seg->len);
+}
+
+/* Appends its segment to the chain. What is checked is the private copy, which is what is used
+ * (V-SPLIT-07, V-PACK-09). */
+VIRTIO_INLINE int virtq_walk_add_(struct virtq_walk_ *walk, int place, uint16_t order)
+{
+    struct virtq_seg *seg = &walk->seg[walk->count];
+
+    if (VIRTIO_UNLIKELY(walk->count == walk->capacity))
+        return VIRTQ_ERR_CHAIN_CAPACITY;
+    walk->count++;
+    virtq_walk_seg_(walk, seg, place, order);
+    if (VIRTIO_UNLIKELY(seg->addr + seg->len < seg->addr))
+        return VIRTQ_ERR_CHAIN_LENGTH;
+    walk->total += seg->len;
+    if (walk->flags & VIRTQ_DESC_FLAG_WRITE)
+        walk->writable++;
+    else if (VIRTIO_UNLIKELY(walk->writable != 0))
+        return VIRTQ_ERR_CHAIN_ORDER;
+    return 0;
+}
+
+/* Split: walks on along the links of a ring or a table, to the chain's end or to an INDIRECT, which
+ * is left to the caller. Ends: no more links than entries. */
+VIRTIO_INLINE int virtq_walk_links_(struct virtq_walk_ *walk, const void *table, uint32_t last,
+                                    int place, uint16_t order)
+{
+    uint32_t left = last;
+
+    while (!(walk->flags & VIRTQ_DESC_FLAG_INDIRECT)) {
+        int err = virtq_walk_add_(walk, place, order);
+        uint32_t next;
+
+        if (VIRTIO_UNLIKELY(err != 0))
+            return err;
+        if (!(walk->flags & VIRTQ_DESC_FLAG_NEXT))
+            return 0;
+        next = virtq_walk_field_(walk, VIRTQ_AT_NEXT_, place, order);
+        if (VIRTIO_UNLIKELY(next > last))
+            return VIRTQ_ERR_CHAIN_NEXT;
+        if (VIRTIO_UNLIKELY(left-- == 0))
+            return VIRTQ_ERR_CHAIN_LOOP;
+        walk->desc = (const uint8_t *)table + 16 * (size_t)next;
+        walk->flags = virtq_walk_field_(walk, VIRTQ_AT_FLAGS_, place, order);
+    }
+    return 0;
+}
+
+/* Packed: walks the list at popped_idx to its end, where the next list begins even if this one is
+ * malformed. An INDIRECT that is all of it is left to the caller. Ends: a list cannot be longer
+ * than the slots that are not in flight. */
+VIRTIO_INLINE int virtq_walk_list_(struct virtq_device *q, struct virtq_walk_ *walk,
+                                   struct virtq_chain *chain)
+{
+    uint32_t pos = q->popped_idx, more = 0;
+    int err = 0;
+
+    for (;;) {
+        if (VIRTIO_LIKELY(err == 0)) {
+            if (VIRTIO_LIKELY(!(walk->flags & VIRTQ_DESC_FLAG_INDIRECT)))
+                err = virtq_walk_add_(walk, VIRTQ_IN_RING_, q->flags);
+            else
+                err = VIRTQ_ERR_INDIRECT_NEXT; /* never inside a list (D-IND-07) */
+        }
+        if (VIRTIO_UNLIKELY(virtq_pos_slot_(pos) == q->last)) {
+            virtq_rarely_();
+            pos = ~pos & VIRTQ_WRAP_;
+        } else {
+            pos++;
+        }
+        if (!(walk->flags & VIRTQ_DESC_FLAG_NEXT))
+            break;
+        if (VIRTIO_UNLIKELY((pos ^ q->pushed_idx) == VIRTQ_WRAP_))
+            return virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_LIST);
+        walk->desc = (const uint8_t *)virtq_pos_desc_(q->desc, pos);
+        walk->flags = virtq_walk_field_(walk, VIRTQ_AT_PACKED_FLAGS_, VIRTQ_IN_RING_, q->flags);
+        more++;
+    }
+    virtq_packed_pop_at_(q, pos);
+    chain->token = virtq_walk_field_(walk, VIRTQ_AT_PACKED_ID_, VIRTQ_IN_RING_, q->flags) |
+                   more << 16;
+    return err == VIRTQ_ERR_INDIRECT_NEXT && more == 0 ? 0 : err;
+}
+
+/* Walks the table that the descriptor points to. A packed one is read from end to end (D-IND-08),
+ * and its flags other than WRITE are ignored (V-IND-04). */
+VIRTIO_INLINE int virtq_walk_table_(const struct virtq_device *q, struct virtq_walk_ *walk)
+{
+    struct virtq_seg whole;
+    const void *table;
+    uint32_t left;
+    int err;
 
     if (!virtq_has_(q->flags, VIRTQ_INDIRECT))
         return VIRTQ_ERR_INDIRECT_OFF;
-    if (flags & VIRTQ_DESC_FLAG_NEXT)
+    if (walk->flags & VIRTQ_DESC_FLAG_NEXT)
         return VIRTQ_ERR_INDIRECT_NEXT;
-    if (entries == 0 || whole.len % 16 != 0)
+    whole = virtq_seg_read_(walk->desc, q->flags);
+    left = whole.len / 16;
+    if (left == 0 || whole.len % 16 != 0)
         return VIRTQ_ERR_INDIRECT_LEN;
-    *table = q->map(q->map_ctx, whole.addr, whole.len);
-    return *table == NULL ? VIRTQ_ERR_INDIRECT_MAP : (int32_t)entries;
+    table = q->map(q->map_ctx, whole.addr, whole.len);
+    if (table == NULL)
+        return VIRTQ_ERR_INDIRECT_MAP;
+    walk->desc = (const uint8_t *)table;
+    if (!virtq_is_packed_(q->flags)) {
+        walk->flags = virtq_walk_field_(walk, VIRTQ_AT_FLAGS_, VIRTQ_IN_TABLE_, q->flags);
+        err = virtq_walk_links_(walk, table, left - 1, VIRTQ_IN_TABLE_, q->flags);
+        return err == 0 && walk->flags & VIRTQ_DESC_FLAG_INDIRECT ? VIRTQ_ERR_INDIRECT_NESTED : err;
+    }
+    do {
+        walk->flags = virtq_walk_field_(walk, VIRTQ_AT_PACKED_FLAGS_, VIRTQ_IN_TABLE_, q->flags);
+        err = virtq_walk_add_(walk, VIRTQ_IN_TABLE_, q->flags);
+        walk->desc += 16;
+    } while (err == 0 && --left != 0);
+    return err;
+}
+
+/* Walks the chain that begins with `desc` of the ring, whose flags are read already. */
+VIRTIO_OUTLINE int virtq_walk_all_(struct virtq_device *q, struct virtq_chain *chain,
+                                   const void *desc, uint32_t flags)
+{
+    struct virtq_walk_ walk;
+    int err;
+
+    walk.desc = (const uint8_t *)desc;
+    walk.flags = flags;
+    walk.seg = chain->seg;
+    walk.capacity = chain->capacity;
+    walk.count = walk.writable = 0;
+    walk.total = 0;
+    err = virtq_is_packed_(q->flags)
+              ? virtq_walk_list_(q, &walk, chain)
+              : virtq_walk_links_(&walk, q->desc, q->last, VIRTQ_IN_RING_, q->flags);
+    if (err == 0 && VIRTIO_UNLIKELY(walk.flags & VIRTQ_DESC_FLAG_INDIRECT))
+        err = virtq_walk_table_(q, &walk);
+    if (VIRTIO_UNLIKELY(err != 0))
+        return err;
+    chain->readable = (uint16_t)(walk.count - walk.writable);
+    chain->writable = (uint16_t)walk.writable;
+    return walk.total > (uint64_t)UINT32_MAX + 1 ? VIRTQ_ERR_CHAIN_LENGTH : 1;
 }
 
 /* Where the next used entry goes: with IN_ORDER over that of an open batch, unless it is flushed.
@@ -1944,67 +2055,9 @@ VIRTIO_INLINE uint16_t virtq_split_avail_idx_(const struct virtq_device *q)
 /* What it means that the driver's index shows no buffer, or more than there can be. */
 VIRTIO_OUTLINE int virtq_split_pop_none_(struct virtq_device *q, bool none)
 {
-    if (q->flags & VIRTQ_BROKEN_)
+    if (q->error != 0)
         return VIRTQ_ERR_BROKEN;
     return none ? 0 : virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_IDX);
-}
-
-/* Walks the table that `desc` points to, whose entries are linked, to the chain's end. Ends: no
- * more links than entries. */
-VIRTIO_INLINE int virtq_split_table_(const struct virtq_device *q, struct virtq_chain *chain,
-                                     struct virtq_walk_ *walk, const struct virtq_split_desc *desc,
-                                     uint32_t flags)
-{
-    const void *table = NULL;
-    int32_t entries = virtq_table_map_(q, virtq_seg_read_(desc, q->flags), flags, &table);
-    uint32_t at = 0;
-
-    if (entries < 0)
-        return entries;
-    for (int32_t left = entries; left != 0; left--) {
-        struct virtq_entry_ d = virtq_table_read_(table, at, q->flags);
-        int err;
-
-        if (VIRTIO_UNLIKELY(d.flags & VIRTQ_DESC_FLAG_INDIRECT))
-            return VIRTQ_ERR_INDIRECT_NESTED;
-        err = virtq_walk_add_(walk, d.seg, d.flags);
-        if (VIRTIO_UNLIKELY(err != 0))
-            return err;
-        if (!(d.flags & VIRTQ_DESC_FLAG_NEXT))
-            return virtq_walk_end_(walk, chain);
-        at = d.next;
-        if (VIRTIO_UNLIKELY(at >= (uint32_t)entries))
-            return VIRTQ_ERR_CHAIN_NEXT;
-    }
-    return VIRTQ_ERR_CHAIN_LOOP;
-}
-
-/* Walks the chain of `desc`, whose flags are read already. Ends: no more links than the queue has
- * entries. */
-VIRTIO_OUTLINE int virtq_split_walk_(const struct virtq_device *q, struct virtq_chain *chain,
-                                     const struct virtq_split_desc *desc, uint32_t flags)
-{
-    struct virtq_walk_ walk = virtq_walk_begin_(chain);
-    const struct virtq_split_desc *table = (const struct virtq_split_desc *)q->desc;
-    uint32_t last = q->last;
-
-    while (!(flags & VIRTQ_DESC_FLAG_INDIRECT)) {
-        int err = virtq_walk_add_(&walk, virtq_seg_read_(desc, q->flags), flags);
-        uint32_t next;
-
-        if (VIRTIO_UNLIKELY(err != 0))
-            return err;
-        if (!(flags & VIRTQ_DESC_FLAG_NEXT))
-            return virtq_walk_end_(&walk, chain);
-        next = virtq_order16_(q->flags, VIRTIO_LOAD16(&desc->next));
-        if (VIRTIO_UNLIKELY(next > last))
-            return VIRTQ_ERR_CHAIN_NEXT;
-        if (VIRTIO_UNLIKELY(walk.count > last))
-            return VIRTQ_ERR_CHAIN_LOOP;
-        desc = &table[next];
-        flags = virtq_order16_(q->flags, VIRTIO_LOAD16(&desc->flags));
-    }
-    return virtq_split_table_(q, chain, &walk, desc, flags);
 }
 
 VIRTIO_INLINE int virtq_split_pop_(struct virtq_device *q, struct virtq_chain *chain)
@@ -2019,7 +2072,7 @@ VIRTIO_INLINE int virtq_split_pop_(struct virtq_device *q, struct virtq_chain *c
         uint16_t idx = virtq_split_avail_idx_(q);
 
         if (VIRTIO_UNLIKELY((uint16_t)(end - idx) >= (uint16_t)(end - at)) ||
-            VIRTIO_UNLIKELY(q->flags & VIRTQ_BROKEN_))
+            VIRTIO_UNLIKELY(q->error != 0))
             return virtq_split_pop_none_(q, idx == at);
         q->seen_idx = idx;
     }
@@ -2031,7 +2084,7 @@ VIRTIO_INLINE int virtq_split_pop_(struct virtq_device *q, struct virtq_chain *c
     desc += head;
     flags = virtq_order16_(q->flags, VIRTIO_LOAD16(&desc->flags));
     if (!VIRTIO_FAST_PATHS || VIRTIO_UNLIKELY(flags & VIRTQ_MORE_))
-        return virtq_split_walk_(q, chain, desc, flags);
+        return virtq_walk_all_(q, chain, desc, flags);
     return virtq_chain_single_(chain, virtq_seg_read_(desc, q->flags), flags);
 }
 
@@ -2074,101 +2127,6 @@ VIRTIO_INLINE int32_t virtq_packed_avail_flags_(const struct virtq_device *q)
     return (flags & VIRTQ_LAP_) == q->avail_flags ? flags : -1;
 }
 
-/* The next list begins at `pos`. */
-VIRTIO_INLINE void virtq_packed_pop_at_(struct virtq_device *q, uint32_t pos)
-{
-    q->popped_idx = (uint16_t)pos;
-    q->avail_flags = (uint16_t)virtq_pos_avail_(pos);
-}
-
-/* Copies the `count` segments of a list into private memory and checks them there (V-PACK-09): 1,
- * or an error. The ring has `turn` slots from the first, `desc`, to its end. */
-VIRTIO_INLINE int virtq_packed_segs_(const struct virtq_device *q, struct virtq_seg *to,
-                                     const struct virtq_packed_desc *desc, uint32_t count,
-                                     uint32_t turn)
-{
-    uint64_t total = 0;
-
-    for (uint32_t i = 0; i < count; i++) {
-        struct virtq_seg seg;
-
-        if (VIRTIO_UNLIKELY(i == turn))
-            desc = (const struct virtq_packed_desc *)q->desc;
-        seg = virtq_seg_read_(desc, q->flags);
-        if (VIRTIO_UNLIKELY(seg.addr + seg.len < seg.addr))
-            return VIRTQ_ERR_CHAIN_LENGTH;
-        total += seg.len;
-        to->addr = seg.addr;
-        to->len = seg.len;
-        to++;
-        desc++;
-    }
-    return total > (uint64_t)UINT32_MAX + 1 ? VIRTQ_ERR_CHAIN_LENGTH : 1;
-}
-
-/* Walks the table that `whole` points to, from end to end (D-IND-08); flags other than WRITE are
- * ignored (V-IND-04). */
-VIRTIO_INLINE int virtq_packed_table_(const struct virtq_device *q, struct virtq_chain *chain,
-                                      struct virtq_seg whole)
-{
-    struct virtq_walk_ walk = virtq_walk_begin_(chain);
-    const void *table = NULL;
-    int32_t entries = virtq_table_map_(q, whole, 0, &table);
-
-    if (entries < 0)
-        return entries;
-    for (int32_t i = 0; i < entries; i++) {
-        struct virtq_entry_ d = virtq_table_read_(table, (uint32_t)i, q->flags);
-        int err = virtq_walk_add_(&walk, d.seg, d.flags);
-
-        if (VIRTIO_UNLIKELY(err != 0))
-            return err;
-    }
-    return virtq_walk_end_(&walk, chain);
-}
-
-/* Walks the list at popped_idx, whose first flags are read already: first by the flags alone to its
- * end, where the next list begins even if this one is malformed; then the segments. Ends: a list
- * cannot be longer than the slots that are not in flight. */
-VIRTIO_OUTLINE int virtq_packed_walk_(struct virtq_device *q, struct virtq_chain *chain,
-                                      uint32_t flags)
-{
-    uint32_t pos = q->popped_idx, last = q->last, count = 1, writable = 0, seen = 0;
-    uint32_t turn = last + 1 - virtq_pos_slot_(pos), pushed = q->pushed_idx;
-    uint32_t room = turn + virtq_pos_slot_(pushed) - ((pos ^ pushed) & VIRTQ_WRAP_ ? last + 1 : 0);
-    const struct virtq_packed_desc *first = virtq_pos_desc_(q->desc, pos), *desc = first;
-    int err = 0;
-
-    for (;;) {
-        seen |= flags;
-        if (flags & VIRTQ_DESC_FLAG_WRITE)
-            writable++;
-        else if (VIRTIO_UNLIKELY(writable != 0))
-            err = VIRTQ_ERR_CHAIN_ORDER;
-        if (!(flags & VIRTQ_DESC_FLAG_NEXT))
-            break;
-        if (VIRTIO_UNLIKELY(count == room))
-            return virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_LIST);
-        desc++;
-        if (VIRTIO_UNLIKELY(count == turn))
-            desc = (const struct virtq_packed_desc *)q->desc;
-        flags = virtq_order16_(q->flags, VIRTIO_LOAD16(&desc->flags));
-        count++;
-    }
-    virtq_packed_pop_at_(q, virtq_pos_add_(pos, last, count));
-    chain->token = virtq_order16_(q->flags, VIRTIO_LOAD16(&desc->id)) | (count - 1) << 16;
-    if (VIRTIO_UNLIKELY(seen & VIRTQ_DESC_FLAG_INDIRECT)) /* never inside a list (D-IND-07) */
-        return count == 1 ? virtq_packed_table_(q, chain, virtq_seg_read_(desc, q->flags))
-                          : VIRTQ_ERR_INDIRECT_NEXT;
-    if (VIRTIO_UNLIKELY(err != 0))
-        return err;
-    if (VIRTIO_UNLIKELY(count > chain->capacity))
-        return VIRTQ_ERR_CHAIN_CAPACITY;
-    chain->readable = (uint16_t)(count - writable);
-    chain->writable = (uint16_t)writable;
-    return virtq_packed_segs_(q, chain->seg, first, count, turn);
-}
-
 VIRTIO_INLINE int virtq_packed_pop_(struct virtq_device *q, struct virtq_chain *chain)
 {
     uint32_t pos = q->popped_idx;
@@ -2176,11 +2134,11 @@ VIRTIO_INLINE int virtq_packed_pop_(struct virtq_device *q, struct virtq_chain *
     int32_t flags = virtq_packed_avail_flags_(q);
 
     if (flags < 0)
-        return q->flags & VIRTQ_BROKEN_ ? VIRTQ_ERR_BROKEN : 0;
+        return q->error != 0 ? VIRTQ_ERR_BROKEN : 0;
     if (VIRTIO_UNLIKELY((pos ^ q->pushed_idx) == VIRTQ_WRAP_)) /* every slot is in flight */
         return virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_IDX);
     if (!VIRTIO_FAST_PATHS || VIRTIO_UNLIKELY(flags & VIRTQ_MORE_))
-        return virtq_packed_walk_(q, chain, (uint32_t)flags);
+        return virtq_walk_all_(q, chain, desc, (uint32_t)flags);
     if (VIRTIO_UNLIKELY(virtq_pos_slot_(pos) == q->last))
         virtq_packed_pop_at_(q, ~pos & VIRTQ_WRAP_);
     else
@@ -2294,7 +2252,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_device_pop(struct virtq_device *q,
 VIRTIO_INLINE void virtq_device_unpop(struct virtq_device *q, uint32_t token)
 {
     VIRTIO_ASSERT(q->pushed_idx != q->popped_idx);
-    if (q->flags & VIRTQ_BROKEN_)
+    if (q->error != 0)
         return;
     if (virtq_is_packed_(q->flags)) /* on by the rest of a lap, and a lap back */
         virtq_packed_pop_at_(
@@ -2384,7 +2342,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_device_kick_on(struct virtq_device *q)
                       q->popped_idx);
     /* [C] pairs with virtq_driver_kick_due(): our event or flag before its buffers. */
     virtq_fence_full_(q->flags);
-    if (q->flags & VIRTQ_BROKEN_)
+    if (q->error != 0)
         return false;
     return virtq_is_packed_(q->flags) ? virtq_packed_avail_flags_(q) >= 0
                                       : virtq_split_avail_idx_(q) != q->popped_idx;
