@@ -2088,9 +2088,10 @@ VIRTIO_INLINE int virtq_split_pop_(struct virtq_device *q, struct virtq_chain *c
     return virtq_chain_single_(chain, virtq_seg_read_(desc, q->flags), flags);
 }
 
-VIRTIO_INLINE void virtq_split_push_(struct virtq_device *q, uint32_t token, uint32_t written)
+VIRTIO_INLINE void virtq_split_push_(struct virtq_device *q, uint32_t at, uint32_t token,
+                                     uint32_t written)
 {
-    struct virtq_split_used *entry = virtq_used_slot_(q->device, q->last, virtq_device_entry_(q));
+    struct virtq_split_used *entry = virtq_used_slot_(q->device, q->last, at);
 
     q->pushed_idx++;
     VIRTIO_STORE32(&entry->id, virtq_order32_(q->flags, token));
@@ -2149,9 +2150,10 @@ VIRTIO_INLINE int virtq_packed_pop_(struct virtq_device *q, struct virtq_chain *
 
 /* A token is the id, and above it one less than the slots of the list. The first used descriptor of
  * a flush keeps its old flags: the driver cannot look past it (V-PACK-07). */
-VIRTIO_INLINE void virtq_packed_push_(struct virtq_device *q, uint32_t token, uint32_t written)
+VIRTIO_INLINE void virtq_packed_push_(struct virtq_device *q, uint32_t pos, uint32_t token,
+                                      uint32_t written)
 {
-    uint32_t pushed = q->pushed_idx, pos = virtq_device_entry_(q);
+    uint32_t pushed = q->pushed_idx;
     struct virtq_packed_desc *desc = virtq_pos_desc_(q->desc, pos);
     uint16_t flags = (uint16_t)(virtq_pos_used_(pos) | (written != 0 ? VIRTQ_DESC_FLAG_WRITE : 0));
 
@@ -2261,6 +2263,21 @@ VIRTIO_INLINE void virtq_device_unpop(struct virtq_device *q, uint32_t token)
         q->popped_idx--;
 }
 
+/* Writes a used entry; with IN_ORDER the next push writes over it if the batch stays `open`. */
+VIRTIO_INLINE void virtq_device_push_(struct virtq_device *q, uint32_t token, uint32_t written,
+                                      bool open)
+{
+    uint16_t at = virtq_device_entry_(q);
+
+    VIRTIO_ASSERT(q->pushed_idx != q->popped_idx);
+    if (virtq_is_packed_(q->flags))
+        virtq_packed_push_(q, at, token, written);
+    else
+        virtq_split_push_(q, at, token, written);
+    if (virtq_has_(q->flags, VIRTQ_IN_ORDER))
+        q->batch_idx = open ? at : q->pushed_idx;
+}
+
 /**
  * Completes a popped buffer; the driver sees it at the next virtq_device_flush(). Any order, but
  * with IN_ORDER the order of pop (V-RES-04).
@@ -2270,13 +2287,7 @@ VIRTIO_INLINE void virtq_device_unpop(struct virtq_device *q, uint32_t token)
  */
 VIRTIO_INLINE void virtq_device_push(struct virtq_device *q, uint32_t token, uint32_t written)
 {
-    VIRTIO_ASSERT(q->pushed_idx != q->popped_idx);
-    if (virtq_is_packed_(q->flags))
-        virtq_packed_push_(q, token, written);
-    else
-        virtq_split_push_(q, token, written);
-    if (virtq_has_(q->flags, VIRTQ_IN_ORDER))
-        q->batch_idx = q->pushed_idx;
+    virtq_device_push_(q, token, written, false);
 }
 
 /**
@@ -2287,11 +2298,7 @@ VIRTIO_INLINE void virtq_device_push(struct virtq_device *q, uint32_t token, uin
  */
 VIRTIO_INLINE void virtq_device_push_full(struct virtq_device *q, uint32_t token, uint32_t written)
 {
-    uint16_t batch = virtq_device_entry_(q);
-
-    virtq_device_push(q, token, written);
-    if (virtq_has_(q->flags, VIRTQ_IN_ORDER))
-        q->batch_idx = batch;
+    virtq_device_push_(q, token, written, true);
 }
 
 /** Makes everything pushed so far visible to the driver: one release store. V-SPLIT-05, V-PACK-07,
