@@ -1842,7 +1842,7 @@ struct virtq_walk_ {
     uint32_t flags;        /* of that descriptor, read once */
     struct virtq_seg *seg; /* private copies */
     uint32_t count, writable, capacity;
-    uint64_t total; /* bytes; cannot overflow */
+    uint64_t total; /* UINT32_MAX and the bytes: 2^33 is reached by more than 2^32; no overflow */
 };
 VIRTIO_STATIC_ASSERT(offsetof(struct virtq_seg, len) == 8, "begins as a descriptor does");
 
@@ -2019,7 +2019,7 @@ VIRTIO_OUTLINE int virtq_walk_all_(struct virtq_device *q, struct virtq_chain *c
     walk.seg = chain->seg;
     walk.capacity = chain->capacity;
     walk.count = walk.writable = 0;
-    walk.total = 0;
+    walk.total = UINT32_MAX;
     err = virtq_is_packed_(q->flags)
               ? virtq_walk_list_(q, &walk, chain)
               : virtq_walk_links_(&walk, q->desc, q->last, VIRTQ_IN_RING_, q->flags);
@@ -2029,7 +2029,7 @@ VIRTIO_OUTLINE int virtq_walk_all_(struct virtq_device *q, struct virtq_chain *c
         return err;
     chain->readable = (uint16_t)(walk.count - walk.writable);
     chain->writable = (uint16_t)walk.writable;
-    return walk.total > (uint64_t)UINT32_MAX + 1 ? VIRTQ_ERR_CHAIN_LENGTH : 1;
+    return walk.total >> 33 != 0 ? VIRTQ_ERR_CHAIN_LENGTH : 1;
 }
 
 /* Where the next used entry goes: with IN_ORDER over that of an open batch, unless it is flushed.
