@@ -951,10 +951,10 @@ VIRTIO_OUTLINE int virtq_driver_no_room_(const struct virtq_driver *q, uint32_t 
 
 /* Fills address and length of a descriptor of either format; nothing is visible before publish. */
 VIRTIO_INLINE void virtq_desc_fill_(struct virtq_split_desc *desc, uint16_t order,
-                                    struct virtq_seg seg)
+                                    const struct virtq_seg *seg)
 {
-    VIRTIO_STORE64(&desc->addr, virtq_order64_(order, seg.addr));
-    VIRTIO_STORE32(&desc->len, virtq_order32_(order, seg.len));
+    VIRTIO_STORE64(&desc->addr, virtq_order64_(order, seg->addr));
+    VIRTIO_STORE32(&desc->len, virtq_order32_(order, seg->len));
 }
 
 /* Marks the slot of a buffer's head. */
@@ -1126,36 +1126,35 @@ VIRTIO_INLINE void virtq_split_add_one_(struct virtq_driver *q, struct virtq_seg
 
     virtq_slot_take_(slot, 1, writable, cookie);
     virtq_split_queue_(q, 1, slot);
-    virtq_desc_fill_(desc, q->flags, seg);
+    virtq_desc_fill_(desc, q->flags, &seg);
     VIRTIO_STORE16(&desc->flags, virtq_order16_(q->flags, desc_flags));
 }
 
-/* Writes a buffer's descriptors along the free list; returns the slot of the last. `flags` go to
- * all of them. With IN_ORDER the links are x+1 for all x, as the rule asks (D-INO-02). */
+/* Writes a buffer's descriptors along the free list; returns the slot of the last. `extra` flags go
+ * to all of them. With IN_ORDER the links are x+1 for all x, as the rule asks (D-INO-02). */
 VIRTIO_INLINE struct virtq_slot *
-virtq_split_fill_(const struct virtq_driver *q, const struct virtq_buffer *buffer, uint16_t flags)
+virtq_split_fill_(const struct virtq_driver *q, const struct virtq_buffer *buffer, uint16_t extra)
 {
     struct virtq_split_desc *table = (struct virtq_split_desc *)q->desc, *desc;
-    const struct virtq_seg *seg = buffer->seg, *writable = seg + buffer->readable;
-    const struct virtq_seg *end = writable + buffer->writable;
+    const struct virtq_seg *seg = buffer->seg;
     struct virtq_slot *slot;
-    uint32_t at = q->free_head;
+    uint32_t readable = buffer->readable, count = readable + buffer->writable, i = 0;
+    uint32_t at = q->free_head, flags = extra | VIRTQ_DESC_FLAG_NEXT;
     uint16_t order = q->flags;
 
-    flags |= VIRTQ_DESC_FLAG_NEXT;
     do {
-        if (seg == writable)
+        if (i == readable)
             flags |= VIRTQ_DESC_FLAG_WRITE;
         desc = &table[at];
         slot = &q->slots[at];
         at = slot->next;
-        virtq_desc_fill_(desc, order, *seg);
-        VIRTIO_STORE16(&desc->flags, virtq_order16_(order, flags));
-        virtq_apart_(&desc->flags);
+        virtq_desc_fill_(desc, order, &seg[i]);
         VIRTIO_STORE16(&desc->next, virtq_order16_(order, (uint16_t)at));
-    } while (++seg != end);
-    flags ^= VIRTQ_DESC_FLAG_NEXT; /* of the last one */
-    VIRTIO_STORE16(&desc->flags, virtq_order16_(order, flags));
+        if (++i == count)
+            flags ^= VIRTQ_DESC_FLAG_NEXT;
+        virtq_apart_(&desc->next);
+        VIRTIO_STORE16(&desc->flags, virtq_order16_(order, (uint16_t)flags));
+    } while (i != count);
     return slot;
 }
 
@@ -1163,9 +1162,10 @@ VIRTIO_INLINE void virtq_split_add_(struct virtq_driver *q, const struct virtq_b
                                     uint16_t extra, uint32_t writable, void *cookie)
 {
     uint32_t count = (uint32_t)buffer->readable + buffer->writable;
+    struct virtq_slot *tail = virtq_split_fill_(q, buffer, extra);
 
     virtq_slot_take_(&q->slots[q->free_head], count, writable, cookie);
-    virtq_split_queue_(q, count, virtq_split_fill_(q, buffer, extra));
+    virtq_split_queue_(q, count, tail);
 }
 
 VIRTIO_INLINE void virtq_split_publish_(struct virtq_driver *q)
@@ -1224,16 +1224,14 @@ VIRTIO_INLINE bool virtq_split_take_ready_(const struct virtq_driver *q, uint16_
 /* ---------------------------------------------------------------------------
  * 8. Packed ring, driver side
  * --------------------------------------------------------------------------- */
-/* Makes a head available, or holds it back if it is the first since the last publish: the device
- * cannot look past that one, so that all others can be written at once (D-PACK-04). */
-VIRTIO_INLINE void virtq_packed_head_(struct virtq_driver *q, struct virtq_packed_desc *desc,
-                                      uint32_t desc_flags, uint32_t pos)
+/* Is this the first head since the last publish? It is held back then: the device cannot look past
+ * it, so that all others can be written at once (D-PACK-04). */
+VIRTIO_INLINE bool virtq_packed_hold_(struct virtq_driver *q, uint32_t desc_flags, uint32_t pos)
 {
-    if (pos == q->published_idx)
-        q->flags = (uint16_t)((q->flags & (uint16_t)~VIRTQ_HELD_) | desc_flags);
-    else
-        VIRTIO_STORE16(&desc->flags,
-                       virtq_order16_(q->flags, (uint16_t)(desc_flags | virtq_pos_avail_(pos))));
+    if (pos != q->published_idx)
+        return false;
+    q->flags = (uint16_t)((q->flags & (uint16_t)~VIRTQ_HELD_) | (desc_flags & VIRTQ_HELD_));
+    return true;
 }
 
 VIRTIO_INLINE void virtq_packed_add_one_(struct virtq_driver *q, struct virtq_seg seg,
@@ -1247,9 +1245,11 @@ VIRTIO_INLINE void virtq_packed_add_one_(struct virtq_driver *q, struct virtq_se
     q->free_head = slot->next;
     q->free_count--;
     q->added_idx = virtq_pos_expose_(pos, q->last, 0, &q->kicked_idx);
-    virtq_desc_fill_((struct virtq_split_desc *)(void *)desc, q->flags, seg);
+    virtq_desc_fill_((struct virtq_split_desc *)(void *)desc, q->flags, &seg);
     VIRTIO_STORE16(&desc->id, virtq_order16_(q->flags, (uint16_t)id));
-    virtq_packed_head_(q, desc, desc_flags, pos);
+    if (!virtq_packed_hold_(q, desc_flags, pos))
+        VIRTIO_STORE16(&desc->flags,
+                       virtq_order16_(q->flags, (uint16_t)(desc_flags | virtq_pos_avail_(pos))));
 }
 
 /* Writes the descriptors of a buffer from added_idx on, the last one first: the head, which may
@@ -1258,34 +1258,33 @@ VIRTIO_INLINE void virtq_packed_add_one_(struct virtq_driver *q, struct virtq_se
 VIRTIO_INLINE void virtq_packed_add_(struct virtq_driver *q, const struct virtq_buffer *buffer,
                                      uint16_t extra, uint32_t writable, void *cookie)
 {
-    uint32_t i = (uint32_t)buffer->readable + buffer->writable, last = q->last;
-    uint32_t pos = q->added_idx, slot, flags;
-    uint16_t order = q->flags, id = q->free_head;
+    const struct virtq_seg *seg = buffer->seg;
+    uint32_t readable = buffer->readable, i = readable + buffer->writable, last = q->last;
+    uint32_t pos = q->added_idx, id = q->free_head, slot, flags;
+    uint16_t order = q->flags;
     struct virtq_packed_desc *desc;
 
     virtq_slot_take_(&q->slots[id], i, writable, cookie);
     q->free_count = (uint16_t)(q->free_count - i);
     q->added_idx = virtq_pos_expose_(pos, last, i - 1, &q->kicked_idx);
     slot = virtq_pos_slot_(q->added_idx);
+    flags = virtq_pos_avail_(q->added_idx) | extra | VIRTQ_DESC_FLAG_WRITE;
     /* IN_ORDER: a buffer's id is the slot of its head, so that ids follow the ring. */
     q->free_head = virtq_has_(order, VIRTQ_IN_ORDER) ? (uint16_t)slot : q->slots[id].next;
-    flags = virtq_pos_avail_(q->added_idx) | extra | VIRTQ_DESC_FLAG_WRITE;
-    for (;;) {
+    do {
         if (VIRTIO_UNLIKELY(slot-- == 0)) {
             slot = last;
             flags ^= VIRTQ_LAP_;
         }
-        if (i-- == buffer->readable)
+        if (i-- == readable)
             flags &= ~(uint32_t)VIRTQ_DESC_FLAG_WRITE;
         desc = (struct virtq_packed_desc *)q->desc + slot;
-        virtq_desc_fill_((struct virtq_split_desc *)(void *)desc, order, buffer->seg[i]);
-        VIRTIO_STORE16(&desc->id, virtq_order16_(order, id));
-        if (i == 0)
-            break;
-        VIRTIO_STORE16(&desc->flags, virtq_order16_(order, (uint16_t)flags));
+        virtq_desc_fill_((struct virtq_split_desc *)(void *)desc, order, &seg[i]);
+        VIRTIO_STORE16(&desc->id, virtq_order16_(order, (uint16_t)id));
+        if (i != 0 || !virtq_packed_hold_(q, flags, pos))
+            VIRTIO_STORE16(&desc->flags, virtq_order16_(order, (uint16_t)flags));
         flags |= VIRTQ_DESC_FLAG_NEXT;
-    }
-    virtq_packed_head_(q, desc, flags & VIRTQ_HELD_, pos);
+    } while (i != 0);
 }
 
 VIRTIO_INLINE void virtq_packed_publish_(struct virtq_driver *q)
@@ -1457,33 +1456,76 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_add_writable(struct virtq_driver
     return 0;
 }
 
-/* Adds the lengths of segments to *bytes: false if they are more than 32 bits can say. */
-VIRTIO_INLINE bool virtq_seg_bytes_(const struct virtq_seg *seg, uint32_t count, uint32_t *bytes)
+/* An indirect table of either format, from its end: packed tables have no links, so that the id
+ * field that a split table uses for them is reserved (D-IND-03, D-IND-06, D-IND-08, D-INO-03). */
+VIRTIO_INLINE void virtq_table_write_(uint16_t order, const struct virtq_table *table,
+                                      const struct virtq_buffer *buffer)
 {
-    for (const struct virtq_seg *end = seg + count; seg != end; seg++) {
-        uint32_t len = seg->len;
+    struct virtq_split_desc *desc = (struct virtq_split_desc *)table->mem;
+    const struct virtq_seg *seg = buffer->seg;
+    uint32_t readable = buffer->readable, i = readable + buffer->writable, link = 0;
+    bool packed = virtq_is_packed_(order);
 
-        *bytes += len;
-        if (VIRTIO_UNLIKELY(*bytes < len))
-            return false;
-    }
-    return true;
+    do {
+        uint32_t flags = link != 0 ? VIRTQ_DESC_FLAG_NEXT : 0;
+
+        if (--i >= readable)
+            flags |= VIRTQ_DESC_FLAG_WRITE;
+        virtq_desc_fill_(&desc[i], order, &seg[i]);
+        VIRTIO_STORE16(packed ? &desc[i].next : &desc[i].flags,
+                       virtq_order16_(order, (uint16_t)flags));
+        VIRTIO_STORE16(packed ? &desc[i].flags : &desc[i].next,
+                       virtq_order16_(order, (uint16_t)link));
+        if (!packed)
+            link = i;
+    } while (i != 0);
 }
 
-/* Checks a buffer that needs `count` descriptors, and sums its writable bytes into *writable. */
+/* Checks a buffer that needs `count` descriptors, and sums its writable bytes into *writable: from
+ * the last segment on, so that the sum at the first writable one is theirs. */
 VIRTIO_INLINE int virtq_buffer_check_(const struct virtq_driver *q,
                                       const struct virtq_buffer *buffer, uint32_t count,
                                       uint32_t *writable)
 {
-    uint32_t total;
+    const struct virtq_seg *seg = buffer->seg;
+    uint32_t readable = buffer->readable, i = readable + buffer->writable, total = 0;
 
+    *writable = 0;
     if (VIRTIO_UNLIKELY(count - 1 >= q->free_count))
-        return virtq_driver_no_room_(q, count);
-    total = 0;
-    if (!virtq_seg_bytes_(buffer->seg + buffer->readable, buffer->writable, &total))
-        return VIRTQ_ERR_LENGTH;
-    *writable = total;
-    return virtq_seg_bytes_(buffer->seg, buffer->readable, &total) ? 0 : VIRTQ_ERR_LENGTH;
+        return virtq_driver_no_room_(q, i);
+    do {
+        uint32_t len = seg[--i].len;
+
+        total += len;
+        if (VIRTIO_UNLIKELY(total < len))
+            return VIRTQ_ERR_LENGTH;
+        if (i == readable)
+            *writable = total;
+    } while (i != 0);
+    return 0;
+}
+
+/* Adds a buffer through a table that can hold it. Without short ways also one for which `table` is
+ * NULL, directly. */
+VIRTIO_INLINE int virtq_driver_add_through_(struct virtq_driver *q,
+                                            const struct virtq_buffer *buffer,
+                                            const struct virtq_table *table, void *cookie)
+{
+    uint32_t count = (uint32_t)buffer->readable + buffer->writable, writable;
+    int err = virtq_buffer_check_(q, buffer, table != NULL ? 1 : count, &writable);
+    struct virtq_seg whole;
+
+    if (VIRTIO_UNLIKELY(err != 0))
+        return err;
+    if (!VIRTIO_FAST_PATHS && table == NULL) {
+        virtq_driver_add_any_(q, buffer, 0, writable, cookie);
+        return 0;
+    }
+    virtq_table_write_(q->flags, table, buffer);
+    whole.addr = table->addr;
+    whole.len = count * (uint32_t)sizeof(struct virtq_split_desc);
+    virtq_driver_add_one_(q, whole, VIRTQ_DESC_FLAG_INDIRECT, writable, cookie);
+    return 0;
 }
 
 /**
@@ -1497,9 +1539,12 @@ VIRTIO_INLINE int virtq_buffer_check_(const struct virtq_driver *q,
 VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_add(struct virtq_driver *q,
                                                     const struct virtq_buffer *buffer, void *cookie)
 {
-    uint32_t count = (uint32_t)buffer->readable + buffer->writable, writable = 0;
-    int err = virtq_buffer_check_(q, buffer, count, &writable);
+    uint32_t writable;
+    int err;
 
+    if (!VIRTIO_FAST_PATHS)
+        return virtq_driver_add_through_(q, buffer, NULL, cookie);
+    err = virtq_buffer_check_(q, buffer, (uint32_t)buffer->readable + buffer->writable, &writable);
     if (VIRTIO_UNLIKELY(err != 0))
         return err;
     virtq_driver_add_any_(q, buffer, 0, writable, cookie);
@@ -1522,27 +1567,6 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_add_pair(struct virtq_driver *q,
     return virtq_driver_add(q, &buffer, cookie);
 }
 
-/* An indirect table of either format: packed tables have no links, so that the id field that a
- * split table uses for them is reserved (D-IND-03, D-IND-06, D-IND-08, D-INO-03). */
-VIRTIO_INLINE void virtq_table_write_(uint16_t order, const struct virtq_table *table,
-                                      const struct virtq_buffer *buffer)
-{
-    struct virtq_split_desc *desc = (struct virtq_split_desc *)table->mem;
-    uint32_t count = (uint32_t)buffer->readable + buffer->writable;
-    bool packed = virtq_is_packed_(order);
-
-    for (uint32_t i = 0; i < count; i++) {
-        uint16_t flags = i < buffer->readable ? 0 : VIRTQ_DESC_FLAG_WRITE;
-        bool chained = !packed && i != count - 1;
-        uint16_t link = virtq_order16_(order, (uint16_t)(chained ? i + 1 : 0));
-
-        flags = virtq_order16_(order, flags | (chained ? VIRTQ_DESC_FLAG_NEXT : 0));
-        virtq_desc_fill_(&desc[i], order, buffer->seg[i]);
-        VIRTIO_STORE16(&desc[i].flags, packed ? link : flags);
-        VIRTIO_STORE16(&desc[i].next, packed ? flags : link);
-    }
-}
-
 /**
  * Adds a buffer through an indirect table where VIRTQ_INDIRECT is on, the buffer has at least two
  * segments and the table holds them; otherwise as virtq_driver_add().
@@ -1555,23 +1579,13 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_add_indirect(struct virtq_driver
                                                              const struct virtq_table *table,
                                                              void *cookie)
 {
-    uint32_t count = (uint32_t)buffer->readable + buffer->writable, writable = 0;
-    struct virtq_seg whole;
-    int err;
+    uint32_t count = (uint32_t)buffer->readable + buffer->writable;
 
-    if (!virtq_has_(q->flags, VIRTQ_INDIRECT) || count < 2 || count > table->capacity)
+    if (!virtq_has_(q->flags, VIRTQ_INDIRECT) || count < 2 || count > table->capacity ||
+        count > q->last + 1u)
         return virtq_driver_add(q, buffer, cookie);
     VIRTIO_ASSERT(!virtq_misaligned_(table->mem, 8));
-    if (VIRTIO_UNLIKELY(count - 1 > q->last))
-        return virtq_driver_no_room_(q, count);
-    err = virtq_buffer_check_(q, buffer, 1, &writable);
-    if (VIRTIO_UNLIKELY(err != 0))
-        return err;
-    virtq_table_write_(q->flags, table, buffer);
-    whole.addr = table->addr;
-    whole.len = count * (uint32_t)sizeof(struct virtq_split_desc);
-    virtq_driver_add_one_(q, whole, VIRTQ_DESC_FLAG_INDIRECT, writable, cookie);
-    return 0;
+    return virtq_driver_add_through_(q, buffer, table, cookie);
 }
 
 /** Makes everything added so far visible to the device: one release store. VIRTIO 2.7.13.3,
