@@ -1356,12 +1356,12 @@ VIRTIO_INLINE void virtq_driver_zero_(void *area, size_t bytes)
 /* All descriptors free, linked in ring order and round: IN_ORDER never changes these links. */
 VIRTIO_INLINE void virtq_driver_free_all_(struct virtq_driver *q)
 {
-    for (uint32_t i = 0; i <= q->last; i++) {
-        virtq_slot_take_(&q->slots[i], 0, 0, NULL);
-        q->slots[i].next = (uint16_t)(i == q->last ? 0 : i + 1);
-    }
     q->free_head = 0;
     q->free_count = (uint16_t)(q->last + 1);
+    for (uint32_t i = q->free_count, next = 0; i-- != 0; next = i) {
+        virtq_slot_take_(&q->slots[i], 0, 0, NULL);
+        q->slots[i].next = (uint16_t)next;
+    }
 }
 
 /**
