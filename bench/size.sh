@@ -53,18 +53,18 @@ mmio() { # CPU, limit, budget; memcpy, which a compiler may call for a struct, i
 }
 
 echo "bytes of .text, gcc -Os -ffreestanding"
-split cortex-m4 530 480 470 480
-split rv32imc 622 560 528 560
-split x86-64 638 640 535 640
-packed cortex-m4 1436 1200
-packed rv32imc 1640 1400
-packed x86-64 1752 1600
-all cortex-m4 4396 4096
-all rv32imc 5410 4608
-all x86-64 5652 5120
-mmio cortex-m4 2472 1536
-mmio rv32imc 2876 1843
-mmio x86-64 3221 2048
+split cortex-m4 504 480 436 480
+split rv32imc 594 560 504 560
+split x86-64 615 640 498 640
+packed cortex-m4 1304 1200
+packed rv32imc 1530 1400
+packed x86-64 1519 1600
+all cortex-m4 3600 4096
+all rv32imc 4342 4608
+all x86-64 4552 5120
+mmio cortex-m4 2468 1536
+mmio rv32imc 2858 1843
+mmio x86-64 3228 2048
 
 echo "bytes of state a queue"
 cat >$build/state.c <<'END'
