@@ -1461,7 +1461,7 @@ VIRTIO_INLINE void virtio_drv_irq_ack(const struct virtio_drv *drv, uint32_t cau
 
 VIRTIO_INLINE bool virtio_window_usable_(const struct virtio_window *w, uint32_t length)
 {
-    if (w->kind == VIRTIO_WINDOW_PORT && !VIRTIO_HAVE_PORT)
+    if (w->kind == VIRTIO_WINDOW_PORT && (!VIRTIO_HAVE_PORT || w->ops != NULL))
         return false;
     if (w->kind == VIRTIO_WINDOW_CALLER && w->ops == NULL)
         return false;

@@ -327,7 +327,7 @@ enum virtq_err {
     VIRTQ_ERR_CHAIN_LOOP = -21,      /**< more links than the table has entries (V-SPLIT-06) */
     VIRTQ_ERR_CHAIN_ORDER = -22,     /**< readable after writable (D-VQ-01) */
     VIRTQ_ERR_CHAIN_LENGTH = -23,    /**< addr + len wraps, or more than 2^32 bytes in all */
-    VIRTQ_ERR_CHAIN_CAPACITY = -24,  /**< legal, but longer than the caller's segment array */
+    VIRTQ_ERR_CHAIN_CAPACITY = -24,  /**< legal so far, but longer than the caller's array */
     VIRTQ_ERR_INDIRECT_OFF = -25,    /**< INDIRECT without the feature (D-IND-01, D-IND-06) */
     VIRTQ_ERR_INDIRECT_NESTED = -26, /**< INDIRECT inside a table (D-IND-02) */
     VIRTQ_ERR_INDIRECT_NEXT = -27,   /**< INDIRECT together with NEXT (D-IND-03, D-IND-07) */
@@ -398,8 +398,8 @@ struct virtq_offsets {
 struct virtq_slot {
     void *cookie;
     uint32_t writable; /**< of an outstanding buffer: bytes the device may write */
-    uint16_t next;     /**< free list; split: or ring of the buffer's descriptors; IN_ORDER: in ring
-                            order, or a mark, VIRTQ_MARK_ */
+    uint16_t next;     /**< free list; split: or ring of the buffer's descriptors; IN_ORDER: always
+                            in ring order, and a mark, VIRTQ_MARK_ */
     uint16_t count;    /**< descriptors of the buffer; 0: not the head of an outstanding one */
 };
 
@@ -466,7 +466,7 @@ struct virtq_driver {
     /* Fields written together are not neighbours: merging their stores costs more than it saves. */
     uint16_t last; /**< highest entry: queue size - 1, the mask of free-running indices */
     uint16_t free_head;
-    uint16_t flags;         /**< enum virtq_flag, and state: see VIRTQ_HELD_ */
+    uint16_t flags;         /**< enum virtq_flag, and state: VIRTQ_HELD_, VIRTQ_BROKEN_ */
     uint16_t free_count;    /**< 0 in a broken queue, so that add need not look further */
     uint16_t kicked_idx;    /**< published_idx at the last decision to kick */
     uint16_t added_idx;     /**< where the next buffer is made available */
@@ -493,7 +493,7 @@ struct virtq_device {
     void *map_ctx;
     uint16_t last;
     uint16_t popped_idx;    /**< next buffer to pop */
-    uint16_t flags;         /**< enum virtq_flag, and state: see VIRTQ_BROKEN_ */
+    uint16_t flags;         /**< enum virtq_flag */
     uint16_t pushed_idx;    /**< up to here buffers are completed */
     uint16_t seen_idx;      /**< split: avail idx as last read and checked */
     uint16_t flushed_idx;   /**< what the driver may see ends here */
@@ -633,9 +633,10 @@ enum {
     /* What queues can be, and always are. */
     VIRTQ_ALWAYS_ = (VIRTIO_RING_ALWAYS),
     VIRTQ_CAN_ = (VIRTIO_RING_FLAGS) | VIRTQ_ALWAYS_,
-    /* In flags of either side, beside enum virtq_flag. */
-    VIRTQ_HELD_ = 0x0007, /* driver, packed: WRITE, NEXT, INDIRECT of the head held back */
-    VIRTQ_BROKEN_ = 0x8000, /* driver */
+    /* In flags of the driver side, beside enum virtq_flag. */
+    VIRTQ_HELD_ = 0x0007, /* packed: WRITE, NEXT, INDIRECT of the head held back */
+    VIRTQ_BROKEN_ = 0x8000,
+    /* Elsewhere. */
     VIRTQ_EVENT_MODE_ = 3 << 16,                               /* in an event word */
     VIRTQ_WRAP_ = 0x8000,                                      /* in a packed position */
     VIRTQ_LAP_ = VIRTQ_DESC_FLAG_AVAIL | VIRTQ_DESC_FLAG_USED, /* in packed flags */

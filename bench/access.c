@@ -57,7 +57,7 @@ static struct virtio_window window_of(enum virtio_window_kind kind, uint64_t bas
 #define READ(bits, name, kind_)                                                                    \
     FUNCTION static uint##bits##_t read##bits##_##name##_constant(uint64_t base)                   \
     {                                                                                              \
-        struct virtio_window window = {base, 0, kind_, OPS(kind_), NULL};                             \
+        struct virtio_window window = {base, 0, kind_, OPS(kind_), NULL};                          \
                                                                                                    \
         return virtio_window_read##bits(&window, REGISTER);                                        \
     }                                                                                              \
@@ -68,7 +68,7 @@ static struct virtio_window window_of(enum virtio_window_kind kind, uint64_t bas
 #define WRITE(bits, name, kind_)                                                                   \
     FUNCTION static void write##bits##_##name##_constant(uint64_t base, uint##bits##_t value)      \
     {                                                                                              \
-        struct virtio_window window = {base, 0, kind_, OPS(kind_), NULL};                             \
+        struct virtio_window window = {base, 0, kind_, OPS(kind_), NULL};                          \
                                                                                                    \
         virtio_window_write##bits(&window, REGISTER, value);                                       \
     }                                                                                              \
@@ -95,7 +95,7 @@ EACH(WRITE)
         (void)read##bits##_##name##_constant(base);                                                \
         (void)read##bits##_##name(&window);                                                        \
         write##bits##_##name##_constant(base, 1);                                                  \
-        write##bits##_##name(&window, 0, 0, 1);                                                          \
+        write##bits##_##name(&window, 0, 0, 1);                                                    \
     }
 
 static void call_accessors(unsigned long count)

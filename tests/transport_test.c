@@ -875,6 +875,7 @@ Test(window, unusable_windows_are_refused)
 {
     static const struct virtio_window none = {0, 0, VIRTIO_WINDOW_NONE, NULL, NULL},
                                       no_ops = {0, 512, VIRTIO_WINDOW_CALLER, NULL, NULL};
+    static const struct virtio_window_ops ops = {NULL, NULL};
     static const struct virtio_pci_place nowhere = {VIRTIO_PCI_NONE, 0, 0, 0, 0};
     struct virtio_window bars[6] = {{0, 19, VIRTIO_WINDOW_PORT, NULL, NULL}};
     struct virtio_pci_layout layout;
@@ -891,6 +892,8 @@ Test(window, unusable_windows_are_refused)
     cr_expect_eq(virtio_drv_pci(&rig.drv, &layout, bars), VIRTIO_ERR_WINDOW);
     bars[0].length = 64;
     cr_expect_eq(virtio_drv_pci(&rig.drv, &layout, bars), VIRTIO_HAVE_PORT ? 0 : VIRTIO_ERR_WINDOW);
+    bars[0].ops = &ops; /* would be called instead */
+    cr_expect_eq(virtio_drv_pci(&rig.drv, &layout, bars), VIRTIO_ERR_WINDOW);
 }
 
 Test(names, every_error_has_its_own_text)
