@@ -2172,13 +2172,13 @@ VIRTIO_INLINE void virtq_packed_push_(struct virtq_device *q, uint32_t pos, uint
     struct virtq_packed_desc *desc = virtq_pos_desc_(q->desc, pos);
     uint16_t flags = (uint16_t)(virtq_pos_used_(pos) | (written != 0 ? VIRTQ_DESC_FLAG_WRITE : 0));
 
-    q->pushed_idx = virtq_pos_expose_(pushed, q->last, token >> 16, &q->signalled_idx);
     VIRTIO_STORE32(&desc->len, virtq_order32_(q->flags, written));
     VIRTIO_STORE16(&desc->id, virtq_order16_(q->flags, (uint16_t)token));
     if (pos == q->flushed_idx)
         q->held_flags = flags;
     else
         VIRTIO_STORE16(&desc->flags, virtq_order16_(q->flags, flags));
+    q->pushed_idx = virtq_pos_expose_(pushed, q->last, token >> 16, &q->signalled_idx);
 }
 
 VIRTIO_INLINE void virtq_packed_flush_(struct virtq_device *q)
