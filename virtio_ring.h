@@ -644,6 +644,13 @@ enum {
     VIRTQ_MORE_ = VIRTQ_DESC_FLAG_NEXT | VIRTQ_DESC_FLAG_INDIRECT /* not a chain of one */
 };
 
+/* Linkage of what both sides need on their straight path: in line, without short ways one copy. */
+#if VIRTIO_FAST_PATHS
+#define VIRTQ_SHARED_ VIRTIO_INLINE
+#else
+#define VIRTQ_SHARED_ VIRTIO_OUTLINE __attribute__((noinline))
+#endif
+
 /* Has a queue this property? Folds away where that is known. */
 VIRTIO_INLINE bool virtq_has_(uint16_t flags, uint16_t flag)
 {
@@ -879,15 +886,20 @@ VIRTIO_INLINE uint16_t virtq_packed_event_(uint16_t flags, const void *area, uin
     return (event & VIRTQ_EVENT_MODE_) == VIRTQ_EVENT_DESC << 16 ? (uint16_t)event : old;
 }
 
-/* Must the peer be told of what was exposed from `old` to `now`? In a packed ring (2.8.10) the test
- * is the split one: as 16-bit numbers, positions are in order over two laps and go round. */
+/* Must the peer of a packed ring be told (2.8.10)? The test is the split one: as 16-bit numbers,
+ * positions are in order over two laps and go round. */
+VIRTQ_SHARED_ bool virtq_packed_due_(uint16_t flags, const void *area, uint16_t now, uint16_t old)
+{
+    return virtq_event_due(virtq_packed_event_(flags, area, old), now, old);
+}
+
+/* Must the peer be told of what was exposed from `old` to `now`? */
 VIRTIO_INLINE bool virtq_notify_due_(uint16_t flags, void *area, size_t at, uint16_t now,
                                      uint16_t old)
 {
-    uint16_t event = virtq_is_packed_(flags) ? virtq_packed_event_(flags, area, old)
-                                             : virtq_split_event_(flags, area, at, old);
-
-    return virtq_event_due(event, now, old);
+    if (virtq_is_packed_(flags))
+        return virtq_packed_due_(flags, area, now, old);
+    return virtq_event_due(virtq_split_event_(flags, area, at, old), now, old);
 }
 
 /* Is this a position of a ring of this format and size? */
