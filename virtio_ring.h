@@ -465,8 +465,8 @@ struct virtq_driver {
     struct virtq_slot *slots; /**< caller's array of num */
     /* Fields written together are not neighbours: merging their stores costs more than it saves. */
     uint16_t last; /**< highest entry: queue size - 1, the mask of free-running indices */
-    uint16_t free_head;
-    uint16_t flags;         /**< enum virtq_flag, and state: VIRTQ_HELD_, VIRTQ_BROKEN_ */
+    uint16_t free_head;     /**< in a broken queue the cause, which is no slot */
+    uint16_t flags;         /**< enum virtq_flag, and state: VIRTQ_HELD_ */
     uint16_t free_count;    /**< 0 in a broken queue, so that add need not look further */
     uint16_t kicked_idx;    /**< published_idx at the last decision to kick */
     uint16_t added_idx;     /**< where the next buffer is made available */
@@ -635,7 +635,6 @@ enum {
     VIRTQ_CAN_ = (VIRTIO_RING_FLAGS) | VIRTQ_ALWAYS_,
     /* In flags of the driver side, beside enum virtq_flag. */
     VIRTQ_HELD_ = 0x0007, /* packed: WRITE, NEXT, INDIRECT of the head held back */
-    VIRTQ_BROKEN_ = 0x8000,
     /* Elsewhere. */
     VIRTQ_EVENT_MODE_ = 3 << 16,                               /* in an event word */
     VIRTQ_WRAP_ = 0x8000,                                      /* in a packed position */
@@ -940,22 +939,25 @@ VIRTIO_INLINE int virtq_check_areas_(const struct virtq_areas *areas)
 /* ---------------------------------------------------------------------------
  * 6. Driver side, what both formats share
  * --------------------------------------------------------------------------- */
-/* Nothing is added any more, so that free_head has room for the cause; nothing is published, and
- * nothing is looked for. */
+/* Nothing is added any more, so that free_head has room for the cause, which is no slot's number;
+ * nothing is published, and nothing is looked for. */
 VIRTIO_OUTLINE __attribute__((noinline)) int virtq_driver_broken_by_(struct virtq_driver *q,
                                                                      int err)
 {
-    q->flags |= VIRTQ_BROKEN_;
     q->free_count = 0;
-    q->free_head = (uint16_t)-err;
+    q->free_head = (uint16_t)err;
     q->added_idx = q->taken_idx = q->published_idx;
     return err;
+}
+VIRTIO_INLINE bool virtq_driver_is_broken_(const struct virtq_driver *q)
+{
+    return q->free_head >= VIRTQ_MAX_SIZE;
 }
 
 /* Why `count` descriptors cannot be added. */
 VIRTIO_OUTLINE int virtq_driver_no_room_(const struct virtq_driver *q, uint32_t count)
 {
-    if (q->flags & VIRTQ_BROKEN_)
+    if (virtq_driver_is_broken_(q))
         return VIRTQ_ERR_BROKEN;
     if (count == 0)
         return VIRTQ_ERR_EMPTY;
@@ -1202,7 +1204,7 @@ VIRTIO_INLINE uint16_t virtq_split_used_pending_(const struct virtq_driver *q)
 /* What `pending` completions mean when they are none, or more than there are buffers. */
 VIRTIO_OUTLINE int virtq_split_take_none_(struct virtq_driver *q, uint16_t pending)
 {
-    if (q->flags & VIRTQ_BROKEN_)
+    if (virtq_driver_is_broken_(q))
         return VIRTQ_ERR_BROKEN;
     return pending == 0 ? 0 : virtq_driver_broken_by_(q, VIRTQ_ERR_USED_IDX);
 }
@@ -1328,7 +1330,7 @@ VIRTIO_INLINE int virtq_packed_take_(struct virtq_driver *q, struct virtq_done *
     int32_t flags;
 
     if (pos == q->published_idx) /* nothing is out: what the flags say is of another lap (T-65) */
-        return q->flags & VIRTQ_BROKEN_ ? VIRTQ_ERR_BROKEN : 0;
+        return virtq_driver_is_broken_(q) ? VIRTQ_ERR_BROKEN : 0;
     if (virtq_driver_marked_(q))
         return virtq_driver_complete_next_(q, 0, done);
     flags = virtq_packed_used_flags_(q, pos);
@@ -1415,7 +1417,7 @@ VIRTIO_INLINE uint16_t virtq_driver_free_count(const struct virtq_driver *q)
 /** 0, or the error by which the device broke the queue. VIRTQ_ERR_BROKEN: it was detached. */
 VIRTIO_INLINE int virtq_driver_error(const struct virtq_driver *q)
 {
-    return q->flags & VIRTQ_BROKEN_ ? -(int)q->free_head : 0;
+    return virtq_driver_is_broken_(q) ? (int16_t)q->free_head : 0;
 }
 
 /* Adds a buffer for which there is room. `extra` descriptor flags go to all of it. */
