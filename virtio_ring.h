@@ -725,14 +725,24 @@ VIRTIO_INLINE void virtq_hint_set_(uint16_t flags, uint16_t *hint, uint16_t valu
 }
 
 /* Places inside the two split rings (L-SPLIT-02, L-SPLIT-03); the event words follow the ring's
- * *actual* size. */
+ * *actual* size. An entry is addressed as if the two words of the header stood right before it:
+ * they are then in the displacement of its accesses, and no addition of their own. */
+struct virtq_avail_at_ {
+    uint16_t flags, idx, head;
+};
+struct virtq_used_at_ {
+    uint16_t flags, idx;
+    struct virtq_split_used entry;
+};
 VIRTIO_INLINE uint16_t *virtq_avail_idx_(void *avail)
 {
     return (uint16_t *)avail + 1;
 }
 VIRTIO_INLINE uint16_t *virtq_avail_slot_(void *avail, uint32_t last, uint32_t idx)
 {
-    return (uint16_t *)avail + 2 + (size_t)(idx & last);
+    uint16_t *at = (uint16_t *)avail + (size_t)(idx & last);
+
+    return &((struct virtq_avail_at_ *)(void *)at)->head;
 }
 VIRTIO_INLINE size_t virtq_used_event_at_(size_t last)
 {
@@ -748,7 +758,9 @@ VIRTIO_INLINE uint16_t *virtq_used_idx_(void *used)
 }
 VIRTIO_INLINE struct virtq_split_used *virtq_used_slot_(void *used, uint32_t last, uint32_t idx)
 {
-    return (struct virtq_split_used *)(void *)((uint32_t *)used + 1) + (size_t)(idx & last);
+    struct virtq_split_used *at = (struct virtq_split_used *)used + (size_t)(idx & last);
+
+    return &((struct virtq_used_at_ *)(void *)at)->entry;
 }
 VIRTIO_INLINE size_t virtq_avail_event_at_(size_t last)
 {
@@ -1150,9 +1162,9 @@ VIRTIO_INLINE void virtq_split_add_one_(struct virtq_driver *q, struct virtq_seg
 VIRTIO_INLINE struct virtq_slot *
 virtq_split_fill_(const struct virtq_driver *q, const struct virtq_buffer *buffer, uint16_t extra)
 {
-    struct virtq_split_desc *table = (struct virtq_split_desc *)q->desc, *desc;
     const struct virtq_seg *seg = buffer->seg;
-    struct virtq_slot *slot;
+    struct virtq_slot *slots = q->slots, *slot;
+    struct virtq_split_desc *desc;
     uint32_t readable = buffer->readable, count = readable + buffer->writable, i = 0;
     uint32_t at = q->free_head, flags = extra | VIRTQ_DESC_FLAG_NEXT;
     uint16_t order = q->flags;
@@ -1160,13 +1172,13 @@ virtq_split_fill_(const struct virtq_driver *q, const struct virtq_buffer *buffe
     do {
         if (i == readable)
             flags |= VIRTQ_DESC_FLAG_WRITE;
-        desc = &table[at];
-        slot = &q->slots[at];
+        desc = (struct virtq_split_desc *)q->desc + at;
+        slot = &slots[at];
         at = slot->next;
-        virtq_desc_fill_(desc, order, &seg[i]);
+        virtq_desc_fill_(desc, order, seg++);
         VIRTIO_STORE16(&desc->next, virtq_order16_(order, (uint16_t)at));
         if (++i == count)
-            flags ^= VIRTQ_DESC_FLAG_NEXT;
+            flags -= VIRTQ_DESC_FLAG_NEXT;
         virtq_apart_(&desc->next);
         VIRTIO_STORE16(&desc->flags, virtq_order16_(order, (uint16_t)flags));
     } while (i != count);
@@ -1177,9 +1189,10 @@ VIRTIO_INLINE void virtq_split_add_(struct virtq_driver *q, const struct virtq_b
                                     uint16_t extra, uint32_t writable, void *cookie)
 {
     uint32_t count = (uint32_t)buffer->readable + buffer->writable;
-    struct virtq_slot *tail = virtq_split_fill_(q, buffer, extra);
+    struct virtq_slot *tail;
 
     virtq_slot_take_(&q->slots[q->free_head], count, writable, cookie);
+    tail = virtq_split_fill_(q, buffer, extra);
     virtq_split_queue_(q, count, tail);
 }
 
@@ -1227,13 +1240,14 @@ VIRTIO_INLINE int virtq_split_take_next_(struct virtq_driver *q,
     return virtq_driver_complete_(q, &q->slots[id], q->slots[id].next, done);
 }
 
-/* Can completions be taken, and how many? */
+/* Can completions be taken, and how many? 1..outstanding leave outstanding-1..0 of them; with none
+ * all are left, and more than there are wrap to above that. */
 VIRTIO_INLINE bool virtq_split_take_ready_(const struct virtq_driver *q, uint16_t *pending)
 {
     uint16_t outstanding = (uint16_t)(q->published_idx - q->taken_idx);
 
     *pending = virtq_split_used_pending_(q);
-    return VIRTIO_LIKELY((uint16_t)(*pending - 1) < outstanding);
+    return VIRTIO_LIKELY((uint16_t)(outstanding - *pending) < outstanding);
 }
 
 /* ---------------------------------------------------------------------------
