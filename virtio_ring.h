@@ -1990,6 +1990,13 @@ VIRTIO_INLINE int virtq_walk_list_(struct virtq_device *q, struct virtq_walk_ *w
     int err = 0;
 
     for (;;) {
+        if (VIRTIO_UNLIKELY((pos ^ q->pushed_idx) == VIRTQ_WRAP_))
+            return virtq_device_broken_by_(q, more != 0 ? VIRTQ_ERR_AVAIL_LIST
+                                                        : VIRTQ_ERR_AVAIL_IDX);
+        if (more != 0) {
+            walk->desc = (const uint8_t *)virtq_pos_desc_(q->desc, pos);
+            walk->flags = virtq_walk_field_(walk, VIRTQ_AT_PACKED_FLAGS_, VIRTQ_IN_RING_, q->flags);
+        }
         if (VIRTIO_LIKELY(err == 0)) {
             if (VIRTIO_LIKELY(!(walk->flags & VIRTQ_DESC_FLAG_INDIRECT)))
                 err = virtq_walk_add_(walk, VIRTQ_IN_RING_, q->flags);
@@ -2004,10 +2011,6 @@ VIRTIO_INLINE int virtq_walk_list_(struct virtq_device *q, struct virtq_walk_ *w
         }
         if (!(walk->flags & VIRTQ_DESC_FLAG_NEXT))
             break;
-        if (VIRTIO_UNLIKELY((pos ^ q->pushed_idx) == VIRTQ_WRAP_))
-            return virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_LIST);
-        walk->desc = (const uint8_t *)virtq_pos_desc_(q->desc, pos);
-        walk->flags = virtq_walk_field_(walk, VIRTQ_AT_PACKED_FLAGS_, VIRTQ_IN_RING_, q->flags);
         more++;
     }
     virtq_packed_pop_at_(q, pos);
@@ -2179,10 +2182,10 @@ VIRTIO_INLINE int virtq_packed_pop_(struct virtq_device *q, struct virtq_chain *
 
     if (flags < 0)
         return q->error != 0 ? VIRTQ_ERR_BROKEN : 0;
-    if (VIRTIO_UNLIKELY((pos ^ q->pushed_idx) == VIRTQ_WRAP_)) /* every slot is in flight */
-        return virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_IDX);
     if (!VIRTIO_FAST_PATHS || VIRTIO_UNLIKELY(flags & VIRTQ_MORE_))
         return virtq_walk_all_(q, chain, desc, (uint32_t)flags);
+    if (VIRTIO_UNLIKELY((pos ^ q->pushed_idx) == VIRTQ_WRAP_)) /* every slot is in flight */
+        return virtq_device_broken_by_(q, VIRTQ_ERR_AVAIL_IDX);
     if (VIRTIO_UNLIKELY(virtq_pos_slot_(pos) == q->last))
         virtq_packed_pop_at_(q, ~pos & VIRTQ_WRAP_);
     else
