@@ -807,10 +807,8 @@ VIRTIO_INLINE uint16_t virtq_pos_next_(uint32_t pos, uint32_t last)
  * counter as well (T-61). */
 VIRTIO_INLINE uint32_t virtq_pos_add_(uint32_t pos, uint32_t last, uint32_t count)
 {
-    if (VIRTIO_UNLIKELY(virtq_pos_slot_(pos) + count > last)) {
-        virtq_rarely_();
+    if (VIRTIO_UNLIKELY(virtq_pos_slot_(pos) + count > last))
         return (pos + count - last - 1) ^ VIRTQ_WRAP_;
-    }
     return pos + count;
 }
 
@@ -1038,11 +1036,11 @@ VIRTIO_OUTLINE int virtq_driver_complete_next_(struct virtq_driver *q, uint32_t 
     if (virtq_has_(q->flags, VIRTQ_IN_ORDER))
         id = virtq_driver_oldest_(q);
     slot = &q->slots[id];
-    q->taken_idx = (uint16_t)(packed ? virtq_pos_add_(q->taken_idx, q->last, slot->count)
-                                     : q->taken_idx + 1u); /* D-PACK-10, T-67 */
-    done->written = slot->writable;
     if (virtq_has_(q->flags, VIRTQ_IN_ORDER))
         slot->next &= (uint16_t)~VIRTQ_MARK_;
+    done->written = slot->writable;
+    q->taken_idx = (uint16_t)(packed ? virtq_pos_add_(q->taken_idx, q->last, slot->count)
+                                     : q->taken_idx + 1u); /* D-PACK-10, T-67 */
     return virtq_driver_complete_(q, slot, packed ? id : slot->next, done);
 }
 
@@ -1079,7 +1077,7 @@ VIRTIO_OUTLINE bool virtq_driver_mark_(struct virtq_driver *q, uint32_t id)
 /* Is `id` an outstanding buffer? IN_ORDER: and if so, all up to it are complete. */
 VIRTIO_INLINE bool virtq_driver_is_out_(struct virtq_driver *q, uint32_t id)
 {
-    uint32_t count;
+    uint32_t count, next;
 
     if (virtq_has_(q->flags, VIRTQ_IN_ORDER))
         return virtq_driver_mark_(q, id);
@@ -1088,7 +1086,10 @@ VIRTIO_INLINE bool virtq_driver_is_out_(struct virtq_driver *q, uint32_t id)
     count = q->slots[id].count;
     if (!virtq_is_packed_(q->flags))
         return count != 0;
-    return count - 1 < virtq_driver_outstanding_(q); /* 0 is not */
+    /* If taking it leaves less than there is: with no descriptors it leaves all, and with more than
+     * there are, positions being in order over two laps, it wraps to above that. */
+    next = virtq_pos_add_(q->taken_idx, q->last, count);
+    return (uint16_t)(q->published_idx - next) < (uint16_t)(q->published_idx - q->taken_idx);
 }
 
 /* The device says that it used buffer `id`: the general case. IN_ORDER: and thereby all up to it
