@@ -1981,9 +1981,9 @@ VIRTIO_INLINE int virtq_walk_links_(struct virtq_walk_ *walk, const void *table,
     return 0;
 }
 
-/* Packed: walks the list at popped_idx to its end, where the next list begins even if this one is
- * malformed. An INDIRECT that is all of it is left to the caller. Ends: a list cannot be longer
- * than the slots that are not in flight. */
+/* Packed: walks the list at popped_idx, whose head `walk` has already, to its end, where the next
+ * list begins even if this one is malformed. An INDIRECT that is all of it is left to the caller.
+ * Ends: a list cannot be longer than the slots that are not in flight. */
 VIRTIO_INLINE int virtq_walk_list_(struct virtq_device *q, struct virtq_walk_ *walk,
                                    struct virtq_chain *chain)
 {
