@@ -97,15 +97,15 @@ case "  of which driver side" in *"$only"*)
     show "  of which driver side (two calls included)" 89 65 "$(per_operation split-apart round-trip \
         --collect-atstart=no --toggle-collect=driver_send --toggle-collect=driver_receive)" ;;
 esac
-row "packed round trip, 1 descriptor" 208 110 packed round-trip
+row "packed round trip, 1 descriptor" 207 110 packed round-trip
 row "split round trip, IN_ORDER" 164 100 in-order round-trip
-row "packed round trip, IN_ORDER" 212 100 packed-in-order round-trip
-row "split chain of 3, direct" 326 210 split chain-direct
-row "split chain of 3, indirect" 349 220 split chain-indirect
-row "packed chain of 3, direct" 485 210 packed chain-direct
-row "packed chain of 3, indirect" 434 220 packed chain-indirect
+row "packed round trip, IN_ORDER" 209 100 packed-in-order round-trip
+row "split chain of 3, direct" 324 210 split chain-direct
+row "split chain of 3, indirect" 345 220 split chain-indirect
+row "packed chain of 3, direct" 484 210 packed chain-direct
+row "packed chain of 3, indirect" 429 220 packed chain-indirect
 row "split batch of 32, per descriptor" 117 85 split batch
-row "packed batch of 32, per descriptor" 160 75 packed batch
+row "packed batch of 32, per descriptor" 159 75 packed batch
 suppressed() { # title, limit, budget, program: what the decision adds to the loop around it
     case $1 in *"$only"*)
         show "$1" "$2" "$3" "$(($(per_operation "$4" kick-suppressed) -
@@ -114,7 +114,7 @@ suppressed() { # title, limit, budget, program: what the decision adds to the lo
 }
 suppressed "split kick decision, suppressed" 12 12 split
 suppressed "packed kick decision, suppressed" 11 12 packed
-row "split round trip, everything compiled in" 215 - any-split round-trip
+row "split round trip, everything compiled in" 214 - any-split round-trip
 row "packed round trip, everything compiled in" 274 - any-packed round-trip
 
 # ---- register accesses and kicks ----
