@@ -473,37 +473,19 @@ VIRTIO_INLINE void virtio_features_add_ring(struct virtio_features *set)
         virtio_features_add(set, bits[i]);
 }
 
-/* Features that are properties of a ring: bit and enum virtq_flag. */
-struct virtio_ring_bit_ {
-    uint8_t bit;
-    uint16_t flag;
+/* Features that are properties of a ring, as enum virtq_flag has them: those of word 0 are 21 bits
+ * above their flags, those of word 1 are 2 bits below. */
+enum {
+    VIRTIO_RING_WORD0_ = VIRTQ_NOTIFY_ON_EMPTY | VIRTQ_INDIRECT | VIRTQ_EVENT_IDX,
+    VIRTIO_RING_WORD1_ = VIRTQ_PACKED | VIRTQ_IN_ORDER | VIRTQ_ORDER_PLATFORM
 };
-enum { VIRTIO_RING_BITS_ = 6 };
-VIRTIO_INLINE struct virtio_ring_bit_ virtio_ring_bit_at_(unsigned i)
-{
-    static const struct virtio_ring_bit_ bits[VIRTIO_RING_BITS_] = {
-        {VIRTIO_FEATURE_EVENT_IDX, VIRTQ_EVENT_IDX},
-        {VIRTIO_FEATURE_INDIRECT_DESC, VIRTQ_INDIRECT},
-        {VIRTIO_FEATURE_RING_PACKED, VIRTQ_PACKED},
-        {VIRTIO_FEATURE_IN_ORDER, VIRTQ_IN_ORDER},
-        {VIRTIO_FEATURE_ORDER_PLATFORM, VIRTQ_ORDER_PLATFORM},
-        {VIRTIO_FEATURE_NOTIFY_ON_EMPTY, VIRTQ_NOTIFY_ON_EMPTY}};
-
-    return bits[i];
-}
 
 /* The features of bits 32 * `word` on that say one of these ring `flags`. */
 VIRTIO_INLINE uint32_t virtio_ring_bits_(unsigned word, uint32_t flags)
 {
-    uint32_t bits = 0;
-
-    for (unsigned i = 0; i < VIRTIO_RING_BITS_; i++) {
-        struct virtio_ring_bit_ ring = virtio_ring_bit_at_(i);
-
-        if (ring.bit / 32u == word && (ring.flag & flags) != 0)
-            bits |= 1u << (ring.bit % 32);
-    }
-    return bits;
+    if (word == 0)
+        return (flags & VIRTIO_RING_WORD0_) << 21;
+    return word == 1 ? (flags & VIRTIO_RING_WORD1_) >> 2 : 0;
 }
 
 /* Is legacy part of this build? (VIRTIO_RING_FLAGS) */
@@ -515,15 +497,12 @@ VIRTIO_INLINE bool virtio_has_legacy_(void)
 /** Ring flags (enum virtq_flag) that follow from a negotiated feature set, for either side. */
 VIRTIO_INLINE uint16_t virtio_features_ring_flags(const struct virtio_features *set)
 {
-    uint16_t flags = virtio_features_has(set, VIRTIO_FEATURE_VERSION_1) ? 0 : VIRTQ_LEGACY;
+    uint32_t flags = (set->word[0] >> 21 & VIRTIO_RING_WORD0_) |
+                     (set->word[1] << 2 & VIRTIO_RING_WORD1_);
 
-    for (unsigned i = 0; i < VIRTIO_RING_BITS_; i++) {
-        struct virtio_ring_bit_ ring = virtio_ring_bit_at_(i);
-
-        if (virtio_features_has(set, ring.bit))
-            flags |= ring.flag;
-    }
-    return flags;
+    if (!virtio_features_has(set, VIRTIO_FEATURE_VERSION_1))
+        flags |= VIRTQ_LEGACY;
+    return (uint16_t)flags;
 }
 /** @} */
 

@@ -90,7 +90,7 @@
  *  queue of another kind is refused when it starts (VIRTQ_ERR_FLAGS). Default: all but
  *  VIRTQ_FOREIGN_ENDIAN, and none. */
 #ifndef VIRTIO_RING_FLAGS
-#define VIRTIO_RING_FLAGS (VIRTQ_FOREIGN_ENDIAN - VIRTQ_EVENT_IDX) /* all bits between the two */
+#define VIRTIO_RING_FLAGS (VIRTQ_FOREIGN_ENDIAN - VIRTQ_NOTIFY_ON_EMPTY) /* and all between */
 #endif
 #ifndef VIRTIO_RING_ALWAYS
 #define VIRTIO_RING_ALWAYS 0
@@ -285,17 +285,17 @@ enum {
 };
 
 /** Properties of a queue, as negotiated: virtq_areas::flags. */
-enum virtq_flag {
-    VIRTQ_EVENT_IDX = 0x08, /**< VIRTIO_F_EVENT_IDX (29) */
-    VIRTQ_INDIRECT = 0x10,  /**< VIRTIO_F_INDIRECT_DESC (28) */
-    VIRTQ_LEGACY = 0x20,    /**< VERSION_1 not negotiated: ring in the CPU's byte order, and a used
-                                 length beyond the buffer is clamped, not refused (D-LEG-06) */
-    VIRTQ_PACKED = 0x40,    /**< VIRTIO_F_RING_PACKED (34); not together with VIRTQ_LEGACY */
-    VIRTQ_IN_ORDER = 0x80,  /**< VIRTIO_F_IN_ORDER (35); not together with VIRTQ_LEGACY */
-    VIRTQ_ORDER_PLATFORM = 0x100,  /**< VIRTIO_F_ORDER_PLATFORM (36): the peer is no CPU */
-    VIRTQ_NOTIFY_ON_EMPTY = 0x200, /**< VIRTIO_F_NOTIFY_ON_EMPTY (24), split rings */
-    VIRTQ_FOREIGN_ENDIAN = 0x400   /**< with VIRTQ_LEGACY: ring in the order that is not the CPU's;
-                                        left out unless VIRTIO_RING_FLAGS has it */
+enum virtq_flag { /* bits 0 to 2: VIRTQ_HELD_; the features: virtio_features_ring_flags() */
+    VIRTQ_NOTIFY_ON_EMPTY = 0x08, /**< VIRTIO_F_NOTIFY_ON_EMPTY (24), split rings */
+    VIRTQ_PACKED = 0x10,          /**< VIRTIO_F_RING_PACKED (34); not together with VIRTQ_LEGACY */
+    VIRTQ_IN_ORDER = 0x20,        /**< VIRTIO_F_IN_ORDER (35); not together with VIRTQ_LEGACY */
+    VIRTQ_ORDER_PLATFORM = 0x40,  /**< VIRTIO_F_ORDER_PLATFORM (36): the peer is no CPU */
+    VIRTQ_INDIRECT = 0x80,        /**< VIRTIO_F_INDIRECT_DESC (28) */
+    VIRTQ_EVENT_IDX = 0x100,      /**< VIRTIO_F_EVENT_IDX (29) */
+    VIRTQ_LEGACY = 0x200, /**< VERSION_1 not negotiated: ring in the CPU's byte order, and a used length
+                               beyond the buffer is clamped, not refused (D-LEG-06) */
+    VIRTQ_FOREIGN_ENDIAN = 0x400 /**< with VIRTQ_LEGACY: ring in the order that is not the CPU's;
+                                      left out unless VIRTIO_RING_FLAGS has it */
 };
 
 /** Errors of this file: always negative. Names and meaning: virtq_err_name(). */
