@@ -141,7 +141,7 @@ VIRTIO_INLINE void virtio_port_write32_(uint16_t port, uint32_t value)
 
 /** How often a wait looks at the device when the caller gave no relax hook. */
 #ifndef VIRTIO_WAIT_POLLS
-#define VIRTIO_WAIT_POLLS 1000000u
+#define VIRTIO_WAIT_POLLS (1u << 20)
 #endif
 
 /** How often a config read starts over before it gives up on a device that keeps changing. */
@@ -171,12 +171,12 @@ enum virtio_window_kind {
 /** Register access of VIRTIO_WINDOW_CALLER: `address` is the window's base plus the register's
  *  offset, `width` is 1, 2 or 4 bytes; values in CPU order. */
 struct virtio_window_ops {
-    uint32_t (*read)(void *ctx, uint64_t address, unsigned width);
-    void (*write)(void *ctx, uint64_t address, unsigned width, uint32_t value);
+    uint32_t (*read)(void *ctx, uintptr_t address, unsigned width);
+    void (*write)(void *ctx, uintptr_t address, unsigned width, uint32_t value);
 };
 
 struct virtio_window {
-    uint64_t base;
+    uintptr_t base;
     uint32_t length; /**< bytes */
     uint8_t kind;    /**< enum virtio_window_kind */
     const struct virtio_window_ops *ops; /**< VIRTIO_WINDOW_CALLER; NULL otherwise */
@@ -197,7 +197,7 @@ VIRTIO_INLINE uint16_t virtio_window_port_(const struct virtio_window *w, uint32
 }
 VIRTIO_INLINE uintptr_t virtio_window_mem_(const struct virtio_window *w, uint32_t offset)
 {
-    return (uintptr_t)w->base + offset;
+    return w->base + offset;
 }
 
 VIRTIO_INLINE uint8_t virtio_window_read8(const struct virtio_window *w, uint32_t offset)
@@ -301,7 +301,7 @@ VIRTIO_INLINE struct virtio_window virtio_window_sub(const struct virtio_window 
     struct virtio_window sub = *w;
 
     VIRTIO_ASSERT(offset <= w->length && length <= w->length - offset);
-    sub.base += offset;
+    sub.base += (uintptr_t)offset;
     sub.length = length;
     return sub;
 }
@@ -432,7 +432,8 @@ VIRTIO_INLINE void virtio_features_add(struct virtio_features *set, unsigned bit
     set->word[bit / 32] |= 1u << (bit % 32);
 }
 
-/** `bit` is worth nothing without `needs`: an edge of a device type's feature graph (D-FEAT-01). */
+/** `bit` is worth nothing without `needs`, both below 128: an edge of a device type's feature graph
+ *  (D-FEAT-01). */
 struct virtio_feature_rule {
     uint8_t bit;
     uint8_t needs;
@@ -442,18 +443,16 @@ struct virtio_feature_rule {
 VIRTIO_INLINE void virtio_features_prune(struct virtio_features *set,
                                          const struct virtio_feature_rule *rules, unsigned count)
 {
-    bool changed = true;
+    /* Starts over after each bit taken out, so that there are no more than 129 rounds. */
+    for (unsigned i = 0; i < count;) {
+        const struct virtio_feature_rule *rule = &rules[i++];
+        uint32_t *word = &set->word[rule->bit / 32], bit = 1u << (rule->bit % 32);
 
-    /* Each round but the last takes out a bit, so that there are no more than 129. */
-    while (changed) {
-        changed = false;
-        for (unsigned i = 0; i < count; i++) {
-            if (!virtio_features_has(set, rules[i].bit) ||
-                virtio_features_has(set, rules[i].needs))
-                continue;
-            set->word[rules[i].bit / 32] &= ~(1u << (rules[i].bit % 32));
-            changed = true;
-        }
+        VIRTIO_ASSERT(rule->bit < 128 && rule->needs < 128);
+        if (!(*word & bit) || (set->word[rule->needs / 32] >> (rule->needs % 32) & 1) != 0)
+            continue;
+        *word -= bit;
+        i = 0;
     }
 }
 
@@ -494,15 +493,19 @@ VIRTIO_INLINE bool virtio_has_legacy_(void)
     return virtq_has_(VIRTQ_LEGACY, VIRTQ_LEGACY);
 }
 
+/* Those of the ring flags `among` that a set says. */
+VIRTIO_INLINE uint32_t virtio_ring_flags_(const struct virtio_features *set, uint32_t among)
+{
+    return (set->word[0] >> 21 & (VIRTIO_RING_WORD0_ & among)) |
+           (set->word[1] << 2 & (VIRTIO_RING_WORD1_ & among));
+}
+
 /** Ring flags (enum virtq_flag) that follow from a negotiated feature set, for either side. */
 VIRTIO_INLINE uint16_t virtio_features_ring_flags(const struct virtio_features *set)
 {
-    uint32_t flags = (set->word[0] >> 21 & VIRTIO_RING_WORD0_) |
-                     (set->word[1] << 2 & VIRTIO_RING_WORD1_);
+    uint32_t legacy = virtio_features_has(set, VIRTIO_FEATURE_VERSION_1) ? 0 : VIRTQ_LEGACY;
 
-    if (!virtio_features_has(set, VIRTIO_FEATURE_VERSION_1))
-        flags |= VIRTQ_LEGACY;
-    return (uint16_t)flags;
+    return (uint16_t)(virtio_ring_flags_(set, UINT32_MAX) | legacy);
 }
 /** @} */
 
@@ -668,52 +671,52 @@ VIRTIO_INLINE struct virtio_pci_config virtio_pci_config_ecam(struct virtio_wind
     return config;
 }
 
-/** Reaches BARs through the PCI_CFG capability of the function itself, where they cannot be mapped:
+/** Reaches a BAR through the PCI_CFG capability of the function itself, where it cannot be mapped:
  *  early firmware, mostly. Slow: four configuration accesses for one of a register. */
 struct virtio_pci_cfg_access {
     const struct virtio_pci_config *config; /**< with write32 */
     uint8_t cap;                            /**< virtio_pci_layout::pci_cfg, not 0 */
+    uint8_t bar;                            /**< 0 to 5 */
 };
 
-/* Points the capability at a register; `address` is BAR and offset as virtio_pci_cfg_window() put
- * them. */
+/* Points the capability at a register. */
 VIRTIO_INLINE const struct virtio_pci_config *virtio_pci_cfg_aim_(
-    const struct virtio_pci_cfg_access *at, uint64_t address, unsigned width)
+    const struct virtio_pci_cfg_access *at, uintptr_t offset, unsigned width)
 {
-    at->config->write32(at->config->ctx, (uint16_t)(at->cap + 4), (uint32_t)(address >> 32));
-    at->config->write32(at->config->ctx, (uint16_t)(at->cap + 8), (uint32_t)address);
+    at->config->write32(at->config->ctx, (uint16_t)(at->cap + 4), at->bar);
+    at->config->write32(at->config->ctx, (uint16_t)(at->cap + 8), (uint32_t)offset);
     at->config->write32(at->config->ctx, (uint16_t)(at->cap + 12), width);
     return at->config;
 }
-VIRTIO_INLINE uint32_t virtio_pci_cfg_read_(void *ctx, uint64_t address, unsigned width)
+VIRTIO_INLINE uint32_t virtio_pci_cfg_read_(void *ctx, uintptr_t offset, unsigned width)
 {
     const struct virtio_pci_cfg_access *at = (const struct virtio_pci_cfg_access *)ctx;
-    const struct virtio_pci_config *config = virtio_pci_cfg_aim_(at, address, width);
+    const struct virtio_pci_config *config = virtio_pci_cfg_aim_(at, offset, width);
 
     /* The first `width` bytes of the data field are the register's; who reads less than 4 drops the
      * rest. */
     return config->read32(config->ctx, (uint16_t)(at->cap + 16));
 }
-VIRTIO_INLINE void virtio_pci_cfg_write_(void *ctx, uint64_t address, unsigned width,
+VIRTIO_INLINE void virtio_pci_cfg_write_(void *ctx, uintptr_t offset, unsigned width,
                                          uint32_t value)
 {
     const struct virtio_pci_cfg_access *at = (const struct virtio_pci_cfg_access *)ctx;
-    const struct virtio_pci_config *config = virtio_pci_cfg_aim_(at, address, width);
+    const struct virtio_pci_config *config = virtio_pci_cfg_aim_(at, offset, width);
 
     config->write32(config->ctx, (uint16_t)(at->cap + 16), value);
 }
 
 /**
- * A window of BAR `bar` that goes through the PCI_CFG capability.
- * @param at      is kept
+ * The window of a BAR that goes through the PCI_CFG capability.
+ * @param at      of this BAR alone; is kept
  * @param length  bytes of the BAR
  * VIRTIO 4.1.4.9; D-PCFG-01: access structures that another capability announces and nothing else.
  */
 VIRTIO_INLINE struct virtio_window virtio_pci_cfg_window(struct virtio_pci_cfg_access *at,
-                                                         uint8_t bar, uint32_t length)
+                                                         uint32_t length)
 {
     static const struct virtio_window_ops ops = {virtio_pci_cfg_read_, virtio_pci_cfg_write_};
-    struct virtio_window window = {(uint64_t)bar << 32, length, VIRTIO_WINDOW_CALLER, &ops, at};
+    struct virtio_window window = {0, length, VIRTIO_WINDOW_CALLER, &ops, at};
 
     return window;
 }
@@ -749,7 +752,8 @@ struct virtio_queue_addresses {
 };
 
 /** One transport. Own transports are as good as the ones of this file: fill in such a table and
- *  set virtio_drv::transport. None of these is on a hot path. */
+ *  set virtio_drv::transport. None of these is on a hot
+ *  path. */
 struct virtio_transport {
     const char *name; /**< for messages */
     uint8_t (*status_get)(const struct virtio_drv *drv);
@@ -779,6 +783,8 @@ struct virtio_transport {
     /** Takes the queue just selected out of service, where that is more than the reset of the
      *  queue: virtio-mmio and legacy. NULL if only a reset does it. */
     void (*queue_stop)(const struct virtio_drv *drv);
+    uint8_t feature_words; /**< 32-bit words of features there can be, 1 to 4; one that a device has
+                                not reads as 0 */
     bool legacy;     /**< no VERSION_1, no FEATURES_OK, legacy ring layout, CPU byte order */
     bool fixed_size; /**< the queue size is the device's (D-LEG-04) */
 };
@@ -787,28 +793,27 @@ struct virtio_transport {
 struct virtio_drv {
     const struct virtio_transport *transport;
     struct virtio_window regs;   /**< common configuration, (legacy) header or mmio registers */
-    struct virtio_window notify; /**< PCI: the notification structure or register */
-    struct virtio_window isr;    /**< PCI: the ISR byte */
-    struct virtio_window config; /**< device configuration; kind NONE if there is none */
-    uint32_t notify_multiplier;  /**< PCI modern, bytes */
-    uint32_t device_type;        /**< virtio-mmio: DeviceID */
+    struct virtio_features offered;
+    struct virtio_features accepted;
     uint32_t transport_bits;     /**< feature bits 32 to 63 that the transport can carry; the caller
                                       adds SR_IOV if the function has that capability (D-RES-05) */
-    uint8_t feature_words;       /**< 32-bit words of features that the transport has: 1 to 4 */
     uint8_t rule_count;
     const struct virtio_feature_rule *rules; /**< feature graph of the device type, `rule_count`
                                                   edges. Set by the caller or left zero. */
-    struct virtio_features offered;
-    struct virtio_features accepted;
     /** Called between two looks at a busy device; returning false ends the wait with
      *  VIRTIO_ERR_TIMEOUT. NULL: VIRTIO_WAIT_POLLS looks. Set by the caller. */
     bool (*relax)(void *ctx);
     void *relax_ctx;
+    uint32_t device_type;        /**< virtio-mmio: DeviceID */
+    uint32_t notify_multiplier;  /**< PCI modern, bytes */
+    struct virtio_window config; /**< device configuration; kind NONE if there is none */
+    struct virtio_window notify; /**< PCI: the notification structure or register */
+    struct virtio_window isr;    /**< PCI: the ISR byte */
 };
 
 /** A resolved kick: what to store where. */
 struct virtio_notify {
-    uint64_t address; /**< as virtio_window::base, the register itself */
+    uintptr_t address; /**< as virtio_window::base, the register itself */
     uint32_t value;   /**< CPU order */
     uint16_t data_mask; /**< NOTIFICATION_DATA: 0xffff, the position goes into the upper half */
     uint8_t kind;     /**< enum virtio_window_kind */
@@ -845,7 +850,9 @@ enum { VIRTIO_RING_ALIGN = 64 /**< the device area starts on a cache line of its
 /* Sets bits, never clears one (D-STATUS-02). */
 VIRTIO_INLINE void virtio_drv_status_add_(const struct virtio_drv *drv, uint8_t bits)
 {
-    drv->transport->status_set(drv, (uint8_t)(drv->transport->status_get(drv) | bits));
+    const struct virtio_transport *transport = drv->transport;
+
+    transport->status_set(drv, (uint8_t)(transport->status_get(drv) | bits));
 }
 
 /** Tells the device that the driver has given up on it (D-INIT-05). */
@@ -885,6 +892,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_reset(const struct virtio_drv *drv
  *  VIRTIO 3.1.1 steps 1 to 3; D-INIT-01. */
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_begin(struct virtio_drv *drv)
 {
+    const struct virtio_transport *transport = drv->transport;
     int err = virtio_drv_reset(drv);
 
     if (err != 0)
@@ -892,44 +900,38 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_begin(struct virtio_drv *drv)
     virtio_drv_status_add_(drv, VIRTIO_STATUS_ACKNOWLEDGE);
     virtio_drv_status_add_(drv, VIRTIO_STATUS_DRIVER);
     for (unsigned word = 0; word < 4; word++) {
-        drv->offered.word[word] = drv->accepted.word[word] = 0;
-        if (word < drv->feature_words)
-            drv->offered.word[word] = drv->transport->features_get(drv, word);
+        drv->offered.word[word] =
+            word < transport->feature_words ? transport->features_get(drv, word) : 0;
+        drv->accepted.word[word] = 0;
     }
     return 0;
 }
 
-/* Bits 32 to 63 that do not depend on ring flags. In legacy mode only device types have some there,
- * 41 and 42 among them (GUEST_RSC4 and 6 of net); in modern mode 41 is ADMIN_VQ (T-07).
- * ACCESS_PLATFORM only says that device addresses are not physical, which is the caller's choice
- * already. */
+/* Bits this library can honour, device types' bits included: those are the front-end's to judge,
+ * which names what it wants (L-FEAT-01, D-FEAT-02, T-37); from 64 on there are no others. Bit 30 is
+ * never accepted (D-LEG-10), and NOTIFY_ON_EMPTY and ANY_LAYOUT speak of legacy only. */
+VIRTIO_INLINE uint32_t virtio_drv_allowed_low_(const struct virtio_drv *drv)
+{
+    uint32_t bits = 0x00ffffffu | virtio_ring_bits_(0, VIRTQ_CAN_);
+
+    if (drv->transport->legacy)
+        return bits | 1u << VIRTIO_FEATURE_ANY_LAYOUT;
+    return bits & ~(1u << VIRTIO_FEATURE_NOTIFY_ON_EMPTY);
+}
+
+/* Bits 32 to 63. In legacy mode only device types have some there, 41 and 42 among them (GUEST_RSC4
+ * and 6 of net); in modern mode 41 is ADMIN_VQ (T-07). ACCESS_PLATFORM only says that device
+ * addresses are not physical, which is the caller's choice already. */
 VIRTIO_INLINE uint32_t virtio_drv_allowed_high_(const struct virtio_drv *drv)
 {
     const uint32_t device_type = 0xfffc0000u | 1u << (42 - 32);
 
     if (drv->transport->legacy)
         return device_type | 1u << (41 - 32);
-    return device_type | 1u << (VIRTIO_FEATURE_VERSION_1 - 32) |
+    return device_type | virtio_ring_bits_(1, VIRTQ_CAN_) | 1u << (VIRTIO_FEATURE_VERSION_1 - 32) |
            1u << (VIRTIO_FEATURE_ACCESS_PLATFORM - 32) |
            1u << (VIRTIO_FEATURE_NOTIFICATION_DATA - 32) | 1u << (VIRTIO_FEATURE_SUSPEND - 32) |
            drv->transport_bits;
-}
-
-/* Bits this library can honour, device types' bits included: those are the front-end's to judge,
- * which names what it wants (L-FEAT-01, D-FEAT-02, T-37). Bit 30 is never accepted (D-LEG-10), and
- * NOTIFY_ON_EMPTY and ANY_LAYOUT speak of legacy only. */
-VIRTIO_INLINE uint32_t virtio_drv_allowed_(const struct virtio_drv *drv, unsigned word)
-{
-    bool legacy = drv->transport->legacy;
-    uint32_t bits = virtio_ring_bits_(word, VIRTQ_CAN_);
-
-    if (word > 1)
-        return UINT32_MAX;
-    if (word == 1)
-        return (legacy ? 0 : bits) | virtio_drv_allowed_high_(drv);
-    if (legacy)
-        return bits | 0x00ffffffu | 1u << VIRTIO_FEATURE_ANY_LAYOUT;
-    return (bits | 0x00ffffffu) & ~(1u << VIRTIO_FEATURE_NOTIFY_ON_EMPTY);
 }
 
 /* Does `set` have all of `required`? */
@@ -946,20 +948,34 @@ VIRTIO_INLINE bool virtio_features_cover_(const struct virtio_features *set,
 VIRTIO_INLINE int virtio_drv_choose_(struct virtio_drv *drv, const struct virtio_features *wanted,
                                      const struct virtio_features *required)
 {
-    for (unsigned word = 0; word < 4; word++) {
-        uint32_t want = wanted->word[word] | required->word[word];
+    uint32_t always = drv->transport->legacy ? 0 : 1u << (VIRTIO_FEATURE_VERSION_1 - 32);
 
-        if (word == 1 && !drv->transport->legacy)
-            want |= 1u << (VIRTIO_FEATURE_VERSION_1 - 32); /* D-FEAT-06 */
+    for (unsigned word = 0; word < 4; word++)
         drv->accepted.word[word] =
-            want & drv->offered.word[word] & virtio_drv_allowed_(drv, word);
-    }
+            (wanted->word[word] | required->word[word]) & drv->offered.word[word];
+    drv->accepted.word[1] |= always & drv->offered.word[1]; /* D-FEAT-06 */
+    drv->accepted.word[0] &= virtio_drv_allowed_low_(drv);
+    drv->accepted.word[1] &= virtio_drv_allowed_high_(drv);
     virtio_features_prune(&drv->accepted, drv->rules, drv->rule_count);
-    if (!virtio_features_cover_(&drv->accepted, required))
-        return VIRTIO_ERR_REQUIRED;
-    if (!drv->transport->legacy && !virtio_features_has(&drv->accepted, VIRTIO_FEATURE_VERSION_1))
+    if (always & ~drv->accepted.word[1])
         return VIRTIO_ERR_NOT_MODERN;
-    return 0;
+    return virtio_features_cover_(&drv->accepted, required) ? 0 : VIRTIO_ERR_REQUIRED;
+}
+
+/* Tells the device what is accepted; it may refuse. */
+VIRTIO_INLINE int virtio_drv_accept_(const struct virtio_drv *drv)
+{
+    for (unsigned word = 0; word < drv->transport->feature_words; word++) {
+        /* They start at 0, and old devices know only some. */
+        if (word == 0 || drv->accepted.word[word] != 0)
+            drv->transport->features_set(drv, word, drv->accepted.word[word]);
+    }
+    if (drv->transport->legacy)
+        return 0;
+    virtio_drv_status_add_(drv, VIRTIO_STATUS_FEATURES_OK);
+    if (drv->transport->status_get(drv) & VIRTIO_STATUS_FEATURES_OK)
+        return 0;
+    return VIRTIO_ERR_FEATURES;
 }
 
 /**
@@ -977,22 +993,11 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_negotiate(struct virtio_drv *drv,
 {
     int err = virtio_drv_choose_(drv, wanted, required);
 
-    if (err != 0) {
+    if (err == 0)
+        err = virtio_drv_accept_(drv);
+    if (err != 0)
         virtio_drv_fail(drv);
-        return err;
-    }
-    for (unsigned word = 0; word < drv->feature_words; word++) {
-        /* They start at 0, and old devices know only some. */
-        if (word == 0 || drv->accepted.word[word] != 0)
-            drv->transport->features_set(drv, word, drv->accepted.word[word]);
-    }
-    if (drv->transport->legacy)
-        return 0;
-    virtio_drv_status_add_(drv, VIRTIO_STATUS_FEATURES_OK);
-    if (drv->transport->status_get(drv) & VIRTIO_STATUS_FEATURES_OK)
-        return 0;
-    virtio_drv_fail(drv);
-    return VIRTIO_ERR_FEATURES;
+    return err;
 }
 
 /** Makes the device live: all queues set up so far may now be kicked. Buffers published earlier
@@ -1146,7 +1151,8 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_config_read(const struct virtio_dr
                                                           const struct virtio_config_field *fields,
                                                           unsigned count, uint64_t *values)
 {
-    uint32_t (*generation)(const struct virtio_drv *) = drv->transport->config_generation;
+    const struct virtio_transport *transport = drv->transport;
+    uint32_t (*generation)(const struct virtio_drv *) = transport->config_generation;
 
     for (unsigned i = 0; i < count; i++) {
         if (!virtio_config_field_ok_(drv, fields[i]))
@@ -1201,7 +1207,9 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_config_write(const struct virtio_d
 
 VIRTIO_INLINE uint32_t virtio_drv_ring_align_(const struct virtio_drv *drv)
 {
-    return drv->transport->legacy ? (uint32_t)VIRTQ_LEGACY_ALIGN : (uint32_t)VIRTIO_RING_ALIGN;
+    bool legacy = drv->transport->legacy;
+
+    return legacy ? (uint32_t)VIRTQ_LEGACY_ALIGN : (uint32_t)VIRTIO_RING_ALIGN;
 }
 
 /** Largest size of a queue, in entries; 0 if the device has no such queue. */
@@ -1212,12 +1220,18 @@ VIRTIO_INLINE uint16_t virtio_drv_queue_size(const struct virtio_drv *drv, uint1
     return (uint16_t)(size < VIRTQ_MAX_SIZE ? size : (uint32_t)VIRTQ_MAX_SIZE);
 }
 
+/* What was accepted is compiled in, and VERSION_1 is accepted where it exists. */
+VIRTIO_INLINE uint16_t virtio_drv_ring_flags_(const struct virtio_drv *drv)
+{
+    uint32_t legacy = drv->transport->legacy ? VIRTQ_LEGACY : 0;
+
+    return (uint16_t)(virtio_ring_flags_(&drv->accepted, VIRTQ_CAN_) | legacy);
+}
+
 /** Bytes of ring memory for a queue of `num` entries on this device, in the negotiated format. */
 VIRTIO_INLINE uint32_t virtio_drv_queue_bytes(const struct virtio_drv *drv, uint16_t num)
 {
-    return virtq_area_offsets(num, virtio_drv_ring_align_(drv),
-                         virtio_features_ring_flags(&drv->accepted))
-        .total;
+    return virtq_area_offsets(num, virtio_drv_ring_align_(drv), virtio_drv_ring_flags_(drv)).total;
 }
 
 /**
@@ -1234,26 +1248,23 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_setup(const struct virtio_dr
                                                           uint16_t index,
                                                           const struct virtio_queue_setup *setup)
 {
-    uint16_t flags = virtio_features_ring_flags(&drv->accepted);
-    uint32_t align = virtio_drv_ring_align_(drv), max;
+    const struct virtio_transport *transport = drv->transport;
+    uint32_t align = virtio_drv_ring_align_(drv), max = transport->queue_size(drv, index);
+    uint16_t flags = virtio_drv_ring_flags_(drv);
     struct virtio_queue_addresses at;
     struct virtq_offsets offsets;
     struct virtq_areas areas;
     int err;
 
-    if (!virtq_size_ok(setup->num, flags))
-        return VIRTQ_ERR_SIZE;
-    max = drv->transport->queue_size(drv, index);
     if (max == 0)
         return VIRTIO_ERR_NO_QUEUE;
-    if (drv->transport->queue_in_use(drv)) /* its memory may be the very same: do not touch it */
+    if (transport->queue_in_use(drv)) /* its memory may be the very same: do not touch it */
         return VIRTIO_ERR_QUEUE_BUSY;
-    if (drv->transport->fixed_size ? setup->num != max : setup->num > max)
+    if (transport->fixed_size ? setup->num != max : setup->num > max)
         return VIRTIO_ERR_QUEUE_SIZE;
-    offsets = virtq_area_offsets(setup->num, align, flags);
+    offsets = virtq_areas_set(&areas, setup->memory.cpu, setup->num, align, flags);
     if (setup->memory.length < offsets.total || (setup->memory.device & (align - 1)) != 0)
         return VIRTIO_ERR_QUEUE_MEMORY;
-    virtq_areas_set(&areas, setup->memory.cpu, setup->num, align, flags);
     err = virtq_driver_init(&q->ring, &areas, setup->slots);
     if (err != 0)
         return err;
@@ -1262,7 +1273,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_setup(const struct virtio_dr
     at.driver = at.desc + offsets.driver;
     at.device = at.desc + offsets.device;
     q->index = index;
-    return drv->transport->queue_enable(drv, index, &at, &q->notify);
+    return transport->queue_enable(drv, index, &at, &q->notify);
 }
 
 /**
@@ -1276,13 +1287,14 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_setup(const struct virtio_dr
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_reset(const struct virtio_drv *drv,
                                                           const struct virtio_drv_queue *q)
 {
+    const struct virtio_transport *transport = drv->transport;
     uint32_t polls = 0;
 
     if (!virtio_features_has(&drv->accepted, VIRTIO_FEATURE_RING_RESET) ||
-        drv->transport->queue_reset == NULL)
+        transport->queue_reset == NULL)
         return VIRTIO_ERR_NO_RESET;
-    drv->transport->queue_reset(drv, q->index);
-    while (drv->transport->queue_resetting(drv)) {
+    transport->queue_reset(drv, q->index);
+    while (transport->queue_resetting(drv)) {
         if (!virtio_drv_wait_(drv, &polls))
             return VIRTIO_ERR_TIMEOUT;
     }
@@ -1299,11 +1311,13 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_reset(const struct virtio_dr
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_stop(const struct virtio_drv *drv,
                                                          const struct virtio_drv_queue *q)
 {
-    if (drv->transport->queue_stop == NULL)
+    const struct virtio_transport *transport = drv->transport;
+
+    if (transport->queue_stop == NULL)
         return VIRTIO_ERR_NO_RESET;
-    (void)drv->transport->queue_size(drv, q->index); /* selects it */
-    drv->transport->queue_stop(drv);
-    return drv->transport->queue_in_use(drv) ? VIRTIO_ERR_QUEUE_BUSY : 0;
+    (void)transport->queue_size(drv, q->index); /* selects it */
+    transport->queue_stop(drv);
+    return transport->queue_in_use(drv) ? VIRTIO_ERR_QUEUE_BUSY : 0;
 }
 
 /** Maps configuration interrupts to an MSI-X vector, below the function's table size, or to none
@@ -1313,9 +1327,11 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_stop(const struct virtio_drv
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_config_vector(const struct virtio_drv *drv,
                                                             uint16_t vector)
 {
-    if (drv->transport->config_vector == NULL)
+    const struct virtio_transport *transport = drv->transport;
+
+    if (transport->config_vector == NULL)
         return VIRTIO_ERR_VECTOR;
-    return drv->transport->config_vector(drv, vector) == vector ? 0 : VIRTIO_ERR_VECTOR;
+    return transport->config_vector(drv, vector) == vector ? 0 : VIRTIO_ERR_VECTOR;
 }
 
 /** The same for the interrupts of a queue, before that is set up (D-COM-03).
@@ -1323,11 +1339,13 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_config_vector(const struct virtio_
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_vector(const struct virtio_drv *drv,
                                                            uint16_t index, uint16_t vector)
 {
-    if (drv->transport->queue_vector == NULL)
+    const struct virtio_transport *transport = drv->transport;
+
+    if (transport->queue_vector == NULL)
         return VIRTIO_ERR_VECTOR;
-    if (drv->transport->queue_size(drv, index) == 0)
+    if (transport->queue_size(drv, index) == 0)
         return VIRTIO_ERR_NO_QUEUE;
-    return drv->transport->queue_vector(drv, vector) == vector ? 0 : VIRTIO_ERR_VECTOR;
+    return transport->queue_vector(drv, vector) == vector ? 0 : VIRTIO_ERR_VECTOR;
 }
 
 /** The vector of a queue when virtio_drv_map_vectors() returned `used`; configuration has 0. */
@@ -1372,8 +1390,18 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_map_vectors(const struct virtio_dr
     return err;
 }
 
+/* Writes the addresses of a queue's areas to registers from `reg` on, `stride` bytes apart. */
+VIRTIO_INLINE void virtio_drv_write_areas_(const struct virtio_window *regs, uint32_t reg,
+                                           uint32_t stride, const struct virtio_queue_addresses *at)
+{
+    const uint64_t area[3] = {at->desc, at->driver, at->device};
+
+    for (unsigned i = 0; i < 3; i++, reg += stride)
+        virtio_window_write64(regs, reg, area[i]);
+}
+
 /* A notify target inside a window; `data`: NOTIFICATION_DATA is negotiated. */
-VIRTIO_INLINE struct virtio_notify virtio_notify_at_(const struct virtio_window *w, uint64_t offset,
+VIRTIO_INLINE struct virtio_notify virtio_notify_at_(const struct virtio_window *w, uint32_t offset,
                                                      uint8_t width, uint16_t value, bool data)
 {
     struct virtio_notify notify;
@@ -1397,15 +1425,16 @@ VIRTIO_INLINE void virtio_notify_send(const struct virtio_notify *notify, uint16
 {
     uint32_t value;
 
-    if (notify->kind == VIRTIO_WINDOW_MMIO && notify->width == 2) { /* the usual one */
+    /* The usual one. */
+    if (notify->kind == VIRTIO_WINDOW_MMIO && notify->width == 2) {
         VIRTIO_MMIO_BEFORE_WRITE();
-        *(volatile uint16_t *)(uintptr_t)notify->address = virtio_le16_((uint16_t)notify->value);
+        *(volatile uint16_t *)notify->address = virtio_le16_((uint16_t)notify->value);
         return;
     }
     value = notify->value | (uint32_t)(position & notify->data_mask) << 16;
     if (notify->kind == VIRTIO_WINDOW_MMIO) {
         VIRTIO_MMIO_BEFORE_WRITE();
-        *(volatile uint32_t *)(uintptr_t)notify->address = virtio_le32_(value);
+        *(volatile uint32_t *)notify->address = virtio_le32_(value);
     } else if (VIRTIO_HAVE_PORT && notify->ops == NULL) {
         if (notify->width == 2)
             VIRTIO_PORT_WRITE16((uint16_t)notify->address, (uint16_t)value);
@@ -1482,7 +1511,8 @@ VIRTIO_INLINE uint32_t virtio_modern_generation_(const struct virtio_drv *drv)
  */
 VIRTIO_INLINE uint16_t virtio_drv_admin_queues(const struct virtio_drv *drv, uint16_t *first)
 {
-    if (drv->transport->legacy || !virtio_features_has(&drv->accepted, VIRTIO_FEATURE_ADMIN_VQ))
+    if (drv->transport->legacy ||
+        !virtio_features_has(&drv->accepted, VIRTIO_FEATURE_ADMIN_VQ))
         return 0;
     *first = virtio_window_read16(&drv->regs, VIRTIO_COMMON_ADMIN_QUEUE_INDEX);
     return virtio_window_read16(&drv->regs, VIRTIO_COMMON_ADMIN_QUEUE_NUM);
@@ -1525,7 +1555,7 @@ VIRTIO_INLINE int virtio_modern_notify_(const struct virtio_drv *drv, uint16_t i
         return VIRTIO_ERR_NOTIFY;
     if (virtio_features_has(&drv->accepted, VIRTIO_FEATURE_NOTIF_CONFIG_DATA))
         index = virtio_window_read16(&drv->regs, VIRTIO_COMMON_QUEUE_NOTIF_CONFIG_DATA);
-    *notify = virtio_notify_at_(&drv->notify, at, width, index, data);
+    *notify = virtio_notify_at_(&drv->notify, (uint32_t)at, width, index, data);
     return 0;
 }
 
@@ -1565,9 +1595,7 @@ VIRTIO_INLINE int virtio_modern_queue_enable_(const struct virtio_drv *drv, uint
     virtio_window_write16(regs, VIRTIO_COMMON_QUEUE_SIZE, at->num);
     if (virtio_window_read16(regs, VIRTIO_COMMON_QUEUE_SIZE) != at->num)
         return VIRTIO_ERR_QUEUE_SIZE;
-    virtio_window_write64(regs, VIRTIO_COMMON_QUEUE_DESC, at->desc);
-    virtio_window_write64(regs, VIRTIO_COMMON_QUEUE_DRIVER, at->driver);
-    virtio_window_write64(regs, VIRTIO_COMMON_QUEUE_DEVICE, at->device);
+    virtio_drv_write_areas_(regs, VIRTIO_COMMON_QUEUE_DESC, 8, at);
     virtio_window_write16(regs, VIRTIO_COMMON_QUEUE_ENABLE, 1);
     return virtio_window_read16(regs, VIRTIO_COMMON_QUEUE_ENABLE) == 1 ? 0
                                                                        : VIRTIO_ERR_QUEUE_REFUSED;
@@ -1612,6 +1640,7 @@ VIRTIO_INLINE const struct virtio_transport *virtio_transport_pci_modern(void)
         virtio_modern_config_vector_,
         virtio_modern_queue_vector_,
         NULL,
+        4,
         false,
         false,
     };
@@ -1662,7 +1691,6 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_pci_modern(struct virtio_drv *drv,
     drv->config = virtio_pci_structure_(layout, bars, VIRTIO_PCI_STRUCT_DEVICE);
     drv->notify_multiplier = layout->notify_multiplier;
     drv->transport_bits = virtio_modern_bits_(drv->regs.length);
-    drv->feature_words = 4;
     if (!virtio_window_usable_(&drv->regs, VIRTIO_COMMON_LENGTH) ||
         !virtio_window_usable_(&drv->notify, 2) || !virtio_window_usable_(&drv->isr, 1))
         return VIRTIO_ERR_WINDOW;
@@ -1685,8 +1713,12 @@ VIRTIO_INLINE void virtio_legacy_status_set_(const struct virtio_drv *drv, uint8
 {
     virtio_window_write8(&drv->regs, VIRTIO_LEGACY_DEVICE_STATUS, status);
 }
+/* R-AMB-1: a header of 28 bytes is accepted, without the words behind it. The legacy place is
+ * shorter still (R-18). */
 VIRTIO_INLINE uint32_t virtio_legacy_features_get_(const struct virtio_drv *drv, unsigned word)
 {
+    if (word != 0 && drv->regs.length < VIRTIO_RFC_LENGTH)
+        return 0;
     return virtio_window_read32(&drv->regs, word == 0 ? VIRTIO_LEGACY_DEVICE_FEATURES
                                                       : VIRTIO_RFC_DEVICE_FEATURES_HIGH);
 }
@@ -1765,6 +1797,7 @@ VIRTIO_INLINE const struct virtio_transport *virtio_transport_pci_legacy(void)
         virtio_legacy_config_vector_,
         virtio_legacy_queue_vector_,
         virtio_legacy_queue_stop_,
+        2,
         true,
         true,
     };
@@ -1791,9 +1824,6 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_pci_legacy(struct virtio_drv *drv,
     drv->isr = virtio_pci_structure_(layout, bars, VIRTIO_PCI_STRUCT_ISR);
     drv->config = virtio_pci_structure_(layout, bars, VIRTIO_PCI_STRUCT_DEVICE);
     drv->transport_bits = 0;
-    /* R-AMB-1: a header of 28 bytes is accepted, without the words behind it. The legacy place is
-     * shorter still (R-18). */
-    drv->feature_words = drv->regs.length >= VIRTIO_RFC_LENGTH ? 2 : 1;
     if (!virtio_window_usable_(&drv->regs, VIRTIO_LEGACY_CONFIG) ||
         !virtio_window_usable_(&drv->notify, 2) || !virtio_window_usable_(&drv->isr, 1))
         return VIRTIO_ERR_WINDOW;
@@ -1861,9 +1891,7 @@ VIRTIO_INLINE int virtio_mmio_queue_enable_(const struct virtio_drv *drv, uint16
     const struct virtio_window *regs = &drv->regs;
 
     virtio_window_write32(regs, VIRTIO_MMIO_REG_QUEUE_SIZE, at->num);
-    virtio_window_write64(regs, VIRTIO_MMIO_REG_QUEUE_DESC, at->desc);
-    virtio_window_write64(regs, VIRTIO_MMIO_REG_QUEUE_DRIVER, at->driver);
-    virtio_window_write64(regs, VIRTIO_MMIO_REG_QUEUE_DEVICE, at->device);
+    virtio_drv_write_areas_(regs, VIRTIO_MMIO_REG_QUEUE_DESC, 16, at);
     virtio_window_write32(regs, VIRTIO_MMIO_REG_QUEUE_READY, 1);
     if (virtio_window_read32(regs, VIRTIO_MMIO_REG_QUEUE_READY) != 1)
         return VIRTIO_ERR_QUEUE_REFUSED;
@@ -1916,6 +1944,7 @@ VIRTIO_INLINE const struct virtio_transport *virtio_transport_mmio(void)
         NULL,
         NULL,
         virtio_mmio_queue_stop_,
+        4,
         false,
         false,
     };
@@ -1974,6 +2003,7 @@ VIRTIO_INLINE const struct virtio_transport *virtio_transport_mmio_legacy(void)
         NULL,
         NULL,
         virtio_mmio1_queue_stop_,
+        2,
         true,
         false,
     };
@@ -2016,6 +2046,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_mmio_shm(const struct virtio_drv *
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_mmio(struct virtio_drv *drv,
                                                    const struct virtio_window *window)
 {
+    const struct virtio_transport *transport;
     uint32_t type, version;
     bool legacy;
 
@@ -2025,6 +2056,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_mmio(struct virtio_drv *drv,
         return VIRTIO_ERR_MAGIC;
     version = virtio_window_read32(window, VIRTIO_MMIO_REG_VERSION);
     legacy = version == 1 && virtio_has_legacy_();
+    transport = legacy ? virtio_transport_mmio_legacy() : virtio_transport_mmio();
     if (version != 2 && !legacy)
         return VIRTIO_ERR_VERSION;
     type = virtio_window_read32(window, VIRTIO_MMIO_REG_DEVICE_ID);
@@ -2035,8 +2067,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_mmio(struct virtio_drv *drv,
     drv->config.length -= VIRTIO_MMIO_REG_CONFIG;
     drv->device_type = type;
     drv->transport_bits = legacy ? 0 : 1u << (VIRTIO_FEATURE_RING_RESET - 32);
-    drv->feature_words = legacy ? 2 : 4;
-    drv->transport = legacy ? virtio_transport_mmio_legacy() : virtio_transport_mmio();
+    drv->transport = transport;
     return 0;
 }
 /** @} */

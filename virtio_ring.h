@@ -561,10 +561,10 @@ VIRTIO_INLINE struct virtq_offsets virtq_area_offsets(uint16_t num, uint32_t ali
     return at;
 }
 
-/** Points `areas` into `mem`: as many bytes as virtq_area_offsets() says, aligned to `align` and
- * to 16. Any context. */
-VIRTIO_INLINE void virtq_areas_set(struct virtq_areas *areas, void *mem, uint16_t num,
-                                   uint32_t align, uint16_t flags)
+/** Points `areas` into `mem`: as many bytes as virtq_area_offsets() says, which is returned, aligned
+ *  to `align` and to 16. Any context. */
+VIRTIO_INLINE struct virtq_offsets virtq_areas_set(struct virtq_areas *areas, void *mem,
+                                                   uint16_t num, uint32_t align, uint16_t flags)
 {
     struct virtq_offsets at = virtq_area_offsets(num, align, flags);
 
@@ -573,6 +573,7 @@ VIRTIO_INLINE void virtq_areas_set(struct virtq_areas *areas, void *mem, uint16_
     areas->desc = mem;
     areas->driver = (uint8_t *)mem + at.driver;
     areas->device = (uint8_t *)mem + at.device;
+    return at;
 }
 
 /** Text of an error of this file, or NULL if `err` is none of them. Any context. */
@@ -922,9 +923,11 @@ VIRTIO_INLINE bool virtq_position_ok_(struct virtq_position at, uint16_t last, u
            virtq_pos_distance_(used, avail, last) <= last + 1u;
 }
 
-VIRTIO_INLINE bool virtq_misaligned_(const void *p, uintptr_t align)
+VIRTIO_INLINE bool virtq_misaligned_(const struct virtq_areas *areas)
 {
-    return p == NULL || ((uintptr_t)p & (align - 1)) != 0;
+    uintptr_t driver = (uintptr_t)areas->driver & (areas->flags & VIRTQ_PACKED ? 3 : 1);
+
+    return (((uintptr_t)areas->desc & 15) | driver | ((uintptr_t)areas->device & 3)) != 0;
 }
 VIRTIO_INLINE bool virtq_flags_ok_(uint16_t flags)
 {
@@ -939,8 +942,8 @@ VIRTIO_INLINE int virtq_check_areas_(const struct virtq_areas *areas)
         return VIRTQ_ERR_FLAGS;
     if (!virtq_size_ok(areas->num, areas->flags))
         return VIRTQ_ERR_SIZE;
-    if (virtq_misaligned_(areas->desc, 16) || virtq_misaligned_(areas->device, 4) ||
-        virtq_misaligned_(areas->driver, areas->flags & VIRTQ_PACKED ? 4 : 2))
+    if (areas->desc == NULL || areas->driver == NULL || areas->device == NULL ||
+        virtq_misaligned_(areas))
         return VIRTQ_ERR_ALIGN;
     return 0;
 }
@@ -1377,20 +1380,27 @@ VIRTIO_INLINE int virtq_packed_take_(struct virtq_driver *q, struct virtq_done *
 
 VIRTIO_INLINE void virtq_driver_zero_(void *area, size_t bytes)
 {
-    uint8_t *byte = (uint8_t *)area;
+    uint8_t *byte = (uint8_t *)area, *end = byte + bytes;
 
-    for (size_t i = 0; i < bytes; i++)
-        VIRTIO_STORE8(&byte[i], 0); /* volatile: must not become a libc call */
+    while (byte != end)
+        VIRTIO_STORE8(byte++, 0); /* volatile: must not become a libc call */
 }
 
 /* All descriptors free, linked in ring order and round: IN_ORDER never changes these links. */
 VIRTIO_INLINE void virtq_driver_free_all_(struct virtq_driver *q)
 {
+    uint32_t next = 0, i = q->last;
+
     q->free_head = 0;
-    q->free_count = (uint16_t)(q->last + 1);
-    for (uint32_t i = q->free_count, next = 0; i-- != 0; next = i) {
-        virtq_slot_take_(&q->slots[i], 0, 0, NULL);
-        q->slots[i].next = (uint16_t)next;
+    q->free_count = (uint16_t)(i + 1);
+    for (;; i--) {
+        struct virtq_slot *slot = &q->slots[i];
+
+        slot->writable = slot->count = 0;
+        slot->next = (uint16_t)next;
+        next = i;
+        if (i == 0)
+            break;
     }
 }
 
@@ -1408,15 +1418,15 @@ virtq_driver_init(struct virtq_driver *q, const struct virtq_areas *areas, struc
 
     if (err != 0)
         return err;
-    virtq_driver_zero_(areas->desc, 16u * (size_t)areas->num);
-    virtq_driver_zero_(areas->driver, packed ? 4u : 6u + 2u * (size_t)areas->num);
-    virtq_driver_zero_(areas->device, packed ? 4u : 6u + 8u * (size_t)areas->num);
     q->desc = areas->desc;
     q->driver = areas->driver;
     q->device = areas->device;
     q->slots = slots;
     q->last = (uint16_t)(areas->num - 1);
     q->flags = areas->flags;
+    virtq_driver_zero_(areas->desc, 16u * (size_t)areas->num);
+    virtq_driver_zero_(areas->driver, packed ? 4u : 6u + 2u * (size_t)areas->num);
+    virtq_driver_zero_(areas->device, packed ? 4u : 6u + 8u * (size_t)areas->num);
     virtq_driver_free_all_(q);
     q->added_idx = packed ? VIRTQ_WRAP_ : 0; /* L-PACK-04 */
     q->kicked_idx = q->published_idx = q->taken_idx = q->added_idx;
@@ -1614,7 +1624,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtq_driver_add_indirect(struct virtq_driver
     if (!virtq_has_(q->flags, VIRTQ_INDIRECT) || count < 2 || count > table->capacity ||
         count > q->last + 1u)
         return virtq_driver_add(q, buffer, cookie);
-    VIRTIO_ASSERT(!virtq_misaligned_(table->mem, 8));
+    VIRTIO_ASSERT(table->mem != NULL && ((uintptr_t)table->mem & 7) == 0);
     return virtq_driver_add_through_(q, buffer, table, cookie);
 }
 

@@ -28,14 +28,14 @@ enum { REGISTER = 0x10, QUEUE_SIZE = 16, BYTES = 64 };
 /* ---- what the windows lead to ---- */
 static _Alignas(64) uint8_t registers[64];
 
-FUNCTION static uint32_t caller_read(void *ctx, uint64_t address, unsigned width)
+FUNCTION static uint32_t caller_read(void *ctx, uintptr_t address, unsigned width)
 {
     (void)ctx;
     (void)address;
     return width;
 }
 
-FUNCTION static void caller_write(void *ctx, uint64_t address, unsigned width, uint32_t value)
+FUNCTION static void caller_write(void *ctx, uintptr_t address, unsigned width, uint32_t value)
 {
     (void)ctx;
     (void)address;

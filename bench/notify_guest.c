@@ -216,7 +216,8 @@ void guest_pci_cfg_setup(bool ecam)
     config = ecam ? virtio_pci_config_ecam(&function) : virtio_pci_config_cf8(&ports);
     access.config = &config;
     access.cap = PCI_CFG_CAP;
-    bar = virtio_pci_cfg_window(&access, 4, 4096);
+    access.bar = 4;
+    bar = virtio_pci_cfg_window(&access, 4096);
     guest.queue.notify.kind = bar.kind;
     guest.queue.notify.address = bar.base;
     guest.queue.notify.ops = bar.ops;

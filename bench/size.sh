@@ -59,12 +59,12 @@ split x86-64 593 640 497 640
 packed cortex-m4 1200 1200
 packed rv32imc 1386 1400
 packed x86-64 1451 1600
-all cortex-m4 3612 4096
-all rv32imc 4320 4608
-all x86-64 4519 5120
-mmio cortex-m4 2360 1536
-mmio rv32imc 2764 1843
-mmio x86-64 3128 2048
+all cortex-m4 3600 4096
+all rv32imc 4302 4608
+all x86-64 4527 5120
+mmio cortex-m4 2048 1536
+mmio rv32imc 2402 1843
+mmio x86-64 2746 2048
 
 echo "bytes of state a queue"
 cat >$build/state.c <<'END'

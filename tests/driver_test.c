@@ -376,22 +376,27 @@ static uint32_t paper_access(bool write, uint64_t address, unsigned width, uint3
     return result;
 }
 
-static uint32_t window_read(void *ctx, uint64_t address, unsigned width)
+static const uint8_t bar_number[] = {0, 1, 2, 3, 4, 5};
+
+static uint64_t in_bar(const void *ctx, uintptr_t address)
 {
-    (void)ctx;
-    return paper_access(false, address, width, 0);
+    return (uint64_t)*(const uint8_t *)ctx << 32 | address;
 }
-static void window_write(void *ctx, uint64_t address, unsigned width, uint32_t value)
+static uint32_t window_read(void *ctx, uintptr_t address, unsigned width)
 {
-    (void)ctx;
-    (void)paper_access(true, address, width, value);
+    return paper_access(false, in_bar(ctx, address), width, 0);
+}
+static void window_write(void *ctx, uintptr_t address, unsigned width, uint32_t value)
+{
+    (void)paper_access(true, in_bar(ctx, address), width, value);
 }
 
 static const struct virtio_window_ops window_ops = {window_read, window_write};
 
 static struct virtio_window window(unsigned bar, uint32_t length)
 {
-    struct virtio_window w = {(uint64_t)bar << 32, length, VIRTIO_WINDOW_CALLER, &window_ops, NULL};
+    struct virtio_window w = {0, length, VIRTIO_WINDOW_CALLER, &window_ops,
+                              (void *)(uintptr_t)&bar_number[bar]};
 
     return w;
 }
@@ -1335,7 +1340,7 @@ static struct {
     unsigned reads, writes;
 } bus;
 
-static uint32_t ports_read(void *ctx, uint64_t address, unsigned width)
+static uint32_t ports_read(void *ctx, uintptr_t address, unsigned width)
 {
     const uint8_t *p = bus.space + (bus.address & 0xff);
 
@@ -1344,7 +1349,7 @@ static uint32_t ports_read(void *ctx, uint64_t address, unsigned width)
     bus.reads++;
     return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
-static void ports_write(void *ctx, uint64_t address, unsigned width, uint32_t value)
+static void ports_write(void *ctx, uintptr_t address, unsigned width, uint32_t value)
 {
     (void)ctx;
     cr_assert_eq(width, 4);
@@ -1416,12 +1421,12 @@ Test(pci, registers_through_the_pci_cfg_capability)
 {
     /* D-PCFG-01, D-CAP-06: the whole of a driver's life without a mapped BAR */
     static const struct virtio_pci_config config = {cfg_read32, cfg_write32, NULL};
-    struct virtio_pci_cfg_access access = {&config, 0x60};
+    struct virtio_pci_cfg_access access = {&config, 0x60, 1};
 
     memset(&bus, 0, sizeof(bus));
     power_on(MODERN);
     cr_assert_eq(take(), 0);
-    windows[1] = virtio_pci_cfg_window(&access, 1, 0x4000);
+    windows[1] = virtio_pci_cfg_window(&access, 0x4000);
     cr_assert_eq(virtio_drv_pci(&drv, &layout, windows), 0);
     cr_assert_eq(virtio_drv_begin(&drv), 0);
     cr_assert_eq(virtio_drv_negotiate(&drv, &all, &none), 0);

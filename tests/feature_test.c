@@ -1468,7 +1468,7 @@ static uint32_t model_enable_read(struct model_queue *q)
     return 0;
 }
 
-static uint32_t model_read(void *ctx, uint64_t address, unsigned width)
+static uint32_t model_read(void *ctx, uintptr_t address, unsigned width)
 {
     struct model_queue *q = &model.queue[model.select % QUEUES];
     uint32_t reg = model_find(address - BAR_BASE, width);
@@ -1529,7 +1529,7 @@ static void model_queue_write(struct model_queue *q, uint32_t reg, uint32_t valu
     }
 }
 
-static void model_write(void *ctx, uint64_t address, unsigned width, uint32_t value)
+static void model_write(void *ctx, uintptr_t address, unsigned width, uint32_t value)
 {
     uint64_t offset = address - BAR_BASE;
     uint32_t reg;

@@ -77,7 +77,7 @@ static void line_changed(void *ctx, bool level)
 }
 
 /* The driver's registers are reached by tasks and by the interrupt. */
-static uint32_t locked_read(void *ctx, uint64_t address, unsigned width)
+static uint32_t locked_read(void *ctx, uintptr_t address, unsigned width)
 {
     const struct virtio_window *window = (const struct virtio_window *)ctx;
     uint32_t value;
@@ -87,7 +87,7 @@ static uint32_t locked_read(void *ctx, uint64_t address, unsigned width)
     pthread_mutex_unlock(&device.lock);
     return value;
 }
-static void locked_write(void *ctx, uint64_t address, unsigned width, uint32_t value)
+static void locked_write(void *ctx, uintptr_t address, unsigned width, uint32_t value)
 {
     const struct virtio_window *window = (const struct virtio_window *)ctx;
 

@@ -166,9 +166,9 @@ static int negotiate(struct virtio_drv *drv, struct virtio_transport *transport,
     transport->queue_size = queue_size;
     transport->queue_in_use = queue_in_use;
     transport->queue_enable = queue_enable;
+    transport->feature_words = 4;
     transport->legacy = legacy;
     drv->transport = transport;
-    drv->feature_words = 4;
     enabled = 0;
     if (feature != 0)
         virtio_features_add(&wanted, feature);

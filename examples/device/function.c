@@ -175,14 +175,14 @@ void function_pci_bars(const struct function *f, struct virtio_pci_bar bars[6])
 
 /* ----- the driver's way in ----- */
 
-static uint32_t bar_read(void *ctx, uint64_t address, unsigned width)
+static uint32_t bar_read(void *ctx, uintptr_t address, unsigned width)
 {
     struct function_bar *bar = ctx;
 
     return (uint32_t)virtio_dev_pci_bar_read(&bar->function->pci, bar->bar, address, width);
 }
 
-static void bar_write(void *ctx, uint64_t address, unsigned width, uint32_t value)
+static void bar_write(void *ctx, uintptr_t address, unsigned width, uint32_t value)
 {
     struct function_bar *bar = ctx;
 
@@ -194,7 +194,7 @@ static enum virtio_view mmio_view(const struct function *f)
     return f->view == FUNCTION_MMIO ? VIRTIO_VIEW_MMIO : VIRTIO_VIEW_MMIO_V1;
 }
 
-static uint32_t mmio_read(void *ctx, uint64_t address, unsigned width)
+static uint32_t mmio_read(void *ctx, uintptr_t address, unsigned width)
 {
     struct function_bar *bar = ctx;
     struct function *f = bar->function;
@@ -202,7 +202,7 @@ static uint32_t mmio_read(void *ctx, uint64_t address, unsigned width)
     return (uint32_t)virtio_dev_read(&f->dev, mmio_view(f), address, width);
 }
 
-static void mmio_write(void *ctx, uint64_t address, unsigned width, uint32_t value)
+static void mmio_write(void *ctx, uintptr_t address, unsigned width, uint32_t value)
 {
     struct function_bar *bar = ctx;
     struct function *f = bar->function;

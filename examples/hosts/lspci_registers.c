@@ -41,7 +41,7 @@ __attribute__((format(printf, 2, 3))) static int refuse(struct lspci_registers *
 /* ----- access ----- */
 
 /* Ports: in the CPU's byte order. A failure reads as all ones, as an absent device does. */
-static uint32_t port_read(void *ctx, uint64_t address, unsigned width)
+static uint32_t port_read(void *ctx, uintptr_t address, unsigned width)
 {
     const struct resource *resource = (const struct resource *)ctx;
     uint32_t four;
@@ -55,7 +55,7 @@ static uint32_t port_read(void *ctx, uint64_t address, unsigned width)
     }
 }
 
-static void port_write(void *ctx, uint64_t address, unsigned width, uint32_t value)
+static void port_write(void *ctx, uintptr_t address, unsigned width, uint32_t value)
 {
     const struct resource *resource = (const struct resource *)ctx;
     uint16_t two = (uint16_t)value;

@@ -143,19 +143,19 @@ static unsigned route_intx(struct qtest *q, unsigned devfn)
     return LINE_UNKNOWN;
 }
 
-static uint32_t port_read(void *qtest, uint64_t address, unsigned width)
+static uint32_t port_read(void *qtest, uintptr_t address, unsigned width)
 {
     return qtest_in(qtest, (uint16_t)address, width);
 }
-static void port_write(void *qtest, uint64_t address, unsigned width, uint32_t value)
+static void port_write(void *qtest, uintptr_t address, unsigned width, uint32_t value)
 {
     qtest_out(qtest, (uint16_t)address, width, value);
 }
-static uint32_t memory_read(void *qtest, uint64_t address, unsigned width)
+static uint32_t memory_read(void *qtest, uintptr_t address, unsigned width)
 {
     return qtest_read(qtest, address, width);
 }
-static void memory_write(void *qtest, uint64_t address, unsigned width, uint32_t value)
+static void memory_write(void *qtest, uintptr_t address, unsigned width, uint32_t value)
 {
     qtest_write(qtest, address, width, value);
 }

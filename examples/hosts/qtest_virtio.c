@@ -70,7 +70,7 @@ static struct virtio_window bar_window(struct qtest_virtio *host, unsigned bar,
 
     if (!host->options.pci_cfg || place->length == 0)
         return direct;
-    return virtio_pci_cfg_window(&host->access, (uint8_t)bar, direct.length);
+    return virtio_pci_cfg_window(&host->access[bar], direct.length);
 }
 
 static int find_pci(struct qtest_virtio *host, uint16_t type)
@@ -105,10 +105,12 @@ static int find_pci(struct qtest_virtio *host, uint16_t type)
         return VIRTIO_ERR_LAYOUT;
     if (host->options.pci_cfg && layout.pci_cfg == 0)
         return VIRTIO_ERR_LAYOUT;
-    host->access.config = &host->config;
-    host->access.cap = layout.pci_cfg;
-    for (unsigned i = 0; i < 6; i++)
+    for (unsigned i = 0; i < 6; i++) {
+        struct virtio_pci_cfg_access access = {&host->config, layout.pci_cfg, (uint8_t)i};
+
+        host->access[i] = access;
         windows[i] = bar_window(host, i, &bars[i]);
+    }
     return virtio_drv_pci(&host->drv, &layout, windows);
 }
 

@@ -69,7 +69,7 @@ struct qtest_virtio {
     struct virtio_drv drv;
     struct qtest_pci_function function; /**< PCI: where it is, */
     struct virtio_pci_config config;    /**< its configuration space, */
-    struct virtio_pci_cfg_access access; /**< and the way through that to its BARs */
+    struct virtio_pci_cfg_access access[6]; /**< and the way through that to each BAR */
     unsigned line;       /**< its interrupt line; others are not looked at */
     unsigned interrupts; /**< ISR reads that said "queue" */
     unsigned looks;      /**< at a device that was still busy with a reset */

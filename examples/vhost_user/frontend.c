@@ -388,7 +388,7 @@ static int fetch_config(struct vhu_frontend *fe)
 }
 
 /* Registers read out of the last answer, so that all fields are of one moment. */
-static uint32_t config_read(void *ctx, uint64_t offset, unsigned width)
+static uint32_t config_read(void *ctx, uintptr_t offset, unsigned width)
 {
     const struct vhu_frontend *fe = (const struct vhu_frontend *)ctx;
     uint32_t value = 0;
@@ -398,7 +398,7 @@ static uint32_t config_read(void *ctx, uint64_t offset, unsigned width)
     return value;
 }
 
-static void config_write(void *ctx, uint64_t offset, unsigned width, uint32_t value)
+static void config_write(void *ctx, uintptr_t offset, unsigned width, uint32_t value)
 {
     struct vhu_frontend *fe = (struct vhu_frontend *)ctx;
     struct vhu_config config = {.offset = (uint32_t)offset, .size = width};
@@ -426,7 +426,7 @@ static bool drain(int fd)
 }
 
 /* A kick: the address is the eventfd. A full counter is a kick that is still to be seen. */
-static void kick_write(void *ctx, uint64_t address, unsigned width, uint32_t value)
+static void kick_write(void *ctx, uintptr_t address, unsigned width, uint32_t value)
 {
     static const uint64_t one = 1;
     ssize_t written;
@@ -439,7 +439,7 @@ static void kick_write(void *ctx, uint64_t address, unsigned width, uint32_t val
     while (written < 0 && errno == EINTR);
 }
 
-static uint32_t kick_read(void *ctx, uint64_t address, unsigned width)
+static uint32_t kick_read(void *ctx, uintptr_t address, unsigned width)
 {
     (void)ctx;
     (void)address;
@@ -935,6 +935,7 @@ static const struct virtio_transport transport = {
     .queue_resetting = queue_resetting,
     .irq_status = irq_status,
     .irq_ack = irq_ack,
+    .feature_words = 2,
 };
 
 int vhu_frontend_drv(struct vhu_frontend *fe, struct virtio_drv *drv)
@@ -951,7 +952,6 @@ int vhu_frontend_drv(struct vhu_frontend *fe, struct virtio_drv *drv)
         drv->config.length = fe->setup.config_length;
     }
     drv->transport_bits = 1u << (VIRTIO_FEATURE_RING_RESET - 32);
-    drv->feature_words = 2;
     return 0;
 }
 
