@@ -139,6 +139,17 @@ VIRTIO_INLINE void virtio_port_write32_(uint16_t port, uint32_t value)
 #endif
 #endif
 
+/** The one kind of register window (enum virtio_window_kind) that the program uses, and the one
+ *  transport of its drivers, for example virtio_transport_mmio(): no access then looks for the kind,
+ *  no call goes through a table, and nothing of the others is compiled in. A device on another
+ *  transport, or with registers in a window of another kind, is refused. Default: any. */
+#ifndef VIRTIO_WINDOW_ALWAYS
+#define VIRTIO_WINDOW_ALWAYS VIRTIO_WINDOW_NONE
+#endif
+#ifndef VIRTIO_TRANSPORT_ALWAYS
+#define VIRTIO_TRANSPORT_ALWAYS ((const struct virtio_transport *)NULL)
+#endif
+
 /** How often a wait looks at the device when the caller gave no relax hook. */
 #ifndef VIRTIO_WAIT_POLLS
 #define VIRTIO_WAIT_POLLS (1u << 20)
@@ -191,6 +202,14 @@ VIRTIO_INLINE uint32_t virtio_le32_(uint32_t value)
 {
     return VIRTIO_BIG_ENDIAN ? __builtin_bswap32(value) : value;
 }
+/* What is looked at, unless it is known. A port is told from the caller's window by having no
+ * accessors, which are loaded next. */
+#define VIRTIO_WINDOW_KIND_(kind)                                                                  \
+    (VIRTIO_WINDOW_ALWAYS == VIRTIO_WINDOW_NONE ? (kind) : (uint8_t)VIRTIO_WINDOW_ALWAYS)
+#define VIRTIO_WINDOW_IS_PORT_(ops)                                                                \
+    (VIRTIO_WINDOW_ALWAYS == VIRTIO_WINDOW_NONE ? VIRTIO_HAVE_PORT && (ops) == NULL                \
+                                                : VIRTIO_WINDOW_ALWAYS == VIRTIO_WINDOW_PORT)
+
 VIRTIO_INLINE uint16_t virtio_window_port_(const struct virtio_window *w, uint32_t offset)
 {
     return (uint16_t)(w->base + offset);
@@ -202,39 +221,39 @@ VIRTIO_INLINE uintptr_t virtio_window_mem_(const struct virtio_window *w, uint32
 
 VIRTIO_INLINE uint8_t virtio_window_read8(const struct virtio_window *w, uint32_t offset)
 {
-    if (w->kind == VIRTIO_WINDOW_MMIO) {
+    if (VIRTIO_WINDOW_KIND_(w->kind) == VIRTIO_WINDOW_MMIO) {
         uint8_t value = *(const volatile uint8_t *)virtio_window_mem_(w, offset);
 
         VIRTIO_MMIO_AFTER_READ();
         return value;
     }
-    if (VIRTIO_HAVE_PORT && w->ops == NULL)
+    if (VIRTIO_WINDOW_IS_PORT_(w->ops))
         return VIRTIO_PORT_READ8(virtio_window_port_(w, offset));
     return (uint8_t)w->ops->read(w->ctx, w->base + offset, 1);
 }
 
 VIRTIO_INLINE uint16_t virtio_window_read16(const struct virtio_window *w, uint32_t offset)
 {
-    if (w->kind == VIRTIO_WINDOW_MMIO) {
+    if (VIRTIO_WINDOW_KIND_(w->kind) == VIRTIO_WINDOW_MMIO) {
         uint16_t value = *(const volatile uint16_t *)virtio_window_mem_(w, offset);
 
         VIRTIO_MMIO_AFTER_READ();
         return virtio_le16_(value);
     }
-    if (VIRTIO_HAVE_PORT && w->ops == NULL)
+    if (VIRTIO_WINDOW_IS_PORT_(w->ops))
         return VIRTIO_PORT_READ16(virtio_window_port_(w, offset));
     return (uint16_t)w->ops->read(w->ctx, w->base + offset, 2);
 }
 
 VIRTIO_INLINE uint32_t virtio_window_read32(const struct virtio_window *w, uint32_t offset)
 {
-    if (w->kind == VIRTIO_WINDOW_MMIO) {
+    if (VIRTIO_WINDOW_KIND_(w->kind) == VIRTIO_WINDOW_MMIO) {
         uint32_t value = *(const volatile uint32_t *)virtio_window_mem_(w, offset);
 
         VIRTIO_MMIO_AFTER_READ();
         return virtio_le32_(value);
     }
-    if (VIRTIO_HAVE_PORT && w->ops == NULL)
+    if (VIRTIO_WINDOW_IS_PORT_(w->ops))
         return VIRTIO_PORT_READ32(virtio_window_port_(w, offset));
     return w->ops->read(w->ctx, w->base + offset, 4);
 }
@@ -242,10 +261,10 @@ VIRTIO_INLINE uint32_t virtio_window_read32(const struct virtio_window *w, uint3
 VIRTIO_INLINE void virtio_window_write8(const struct virtio_window *w, uint32_t offset,
                                         uint8_t value)
 {
-    if (w->kind == VIRTIO_WINDOW_MMIO) {
+    if (VIRTIO_WINDOW_KIND_(w->kind) == VIRTIO_WINDOW_MMIO) {
         VIRTIO_MMIO_BEFORE_WRITE();
         *(volatile uint8_t *)virtio_window_mem_(w, offset) = value;
-    } else if (VIRTIO_HAVE_PORT && w->ops == NULL) {
+    } else if (VIRTIO_WINDOW_IS_PORT_(w->ops)) {
         VIRTIO_PORT_WRITE8(virtio_window_port_(w, offset), value);
     } else {
         w->ops->write(w->ctx, w->base + offset, 1, value);
@@ -255,10 +274,10 @@ VIRTIO_INLINE void virtio_window_write8(const struct virtio_window *w, uint32_t 
 VIRTIO_INLINE void virtio_window_write16(const struct virtio_window *w, uint32_t offset,
                                          uint16_t value)
 {
-    if (w->kind == VIRTIO_WINDOW_MMIO) {
+    if (VIRTIO_WINDOW_KIND_(w->kind) == VIRTIO_WINDOW_MMIO) {
         VIRTIO_MMIO_BEFORE_WRITE();
         *(volatile uint16_t *)virtio_window_mem_(w, offset) = virtio_le16_(value);
-    } else if (VIRTIO_HAVE_PORT && w->ops == NULL) {
+    } else if (VIRTIO_WINDOW_IS_PORT_(w->ops)) {
         VIRTIO_PORT_WRITE16(virtio_window_port_(w, offset), value);
     } else {
         w->ops->write(w->ctx, w->base + offset, 2, value);
@@ -268,10 +287,10 @@ VIRTIO_INLINE void virtio_window_write16(const struct virtio_window *w, uint32_t
 VIRTIO_INLINE void virtio_window_write32(const struct virtio_window *w, uint32_t offset,
                                          uint32_t value)
 {
-    if (w->kind == VIRTIO_WINDOW_MMIO) {
+    if (VIRTIO_WINDOW_KIND_(w->kind) == VIRTIO_WINDOW_MMIO) {
         VIRTIO_MMIO_BEFORE_WRITE();
         *(volatile uint32_t *)virtio_window_mem_(w, offset) = virtio_le32_(value);
-    } else if (VIRTIO_HAVE_PORT && w->ops == NULL) {
+    } else if (VIRTIO_WINDOW_IS_PORT_(w->ops)) {
         VIRTIO_PORT_WRITE32(virtio_window_port_(w, offset), value);
     } else {
         w->ops->write(w->ctx, w->base + offset, 4, value);
@@ -752,7 +771,7 @@ struct virtio_queue_addresses {
 };
 
 /** One transport. Own transports are as good as the ones of this file: fill in such a table and
- *  set virtio_drv::transport. None of these is on a hot
+ *  set virtio_drv::transport, or name it in VIRTIO_TRANSPORT_ALWAYS. None of these is on a hot
  *  path. */
 struct virtio_transport {
     const char *name; /**< for messages */
@@ -789,9 +808,15 @@ struct virtio_transport {
     bool fixed_size; /**< the queue size is the device's (D-LEG-04) */
 };
 
+/* The transports of this file. */
+VIRTIO_INLINE const struct virtio_transport *virtio_transport_pci_modern(void);
+VIRTIO_INLINE const struct virtio_transport *virtio_transport_pci_legacy(void);
+VIRTIO_INLINE const struct virtio_transport *virtio_transport_mmio(void);
+VIRTIO_INLINE const struct virtio_transport *virtio_transport_mmio_legacy(void);
+
 /** A device as its driver sees it. Zero it, let a transport fill it in, then only read. */
 struct virtio_drv {
-    const struct virtio_transport *transport;
+    const struct virtio_transport *transport; /**< read it with virtio_drv_transport() */
     struct virtio_window regs;   /**< common configuration, (legacy) header or mmio registers */
     struct virtio_features offered;
     struct virtio_features accepted;
@@ -847,10 +872,34 @@ enum { VIRTIO_RING_ALIGN = 64 /**< the device area starts on a cache line of its
  * 7. Life cycle
  * --------------------------------------------------------------------------- */
 
+/* The only transport of this build, or NULL. */
+VIRTIO_INLINE const struct virtio_transport *virtio_transport_always_(void)
+{
+    return VIRTIO_TRANSPORT_ALWAYS;
+}
+VIRTIO_INLINE bool virtio_has_transport_(const struct virtio_transport *transport)
+{
+    return virtio_transport_always_() == NULL || virtio_transport_always_() == transport;
+}
+
+/** The transport of a device. */
+VIRTIO_INLINE const struct virtio_transport *virtio_drv_transport(const struct virtio_drv *drv)
+{
+    return virtio_transport_always_() != NULL ? virtio_transport_always_() : drv->transport;
+}
+
+/* The only one is not stored, so that what nobody calls of it is left out. */
+VIRTIO_INLINE void virtio_drv_transport_set_(struct virtio_drv *drv,
+                                             const struct virtio_transport *transport)
+{
+    if (virtio_transport_always_() == NULL)
+        drv->transport = transport;
+}
+
 /* Sets bits, never clears one (D-STATUS-02). */
 VIRTIO_INLINE void virtio_drv_status_add_(const struct virtio_drv *drv, uint8_t bits)
 {
-    const struct virtio_transport *transport = drv->transport;
+    const struct virtio_transport *transport = virtio_drv_transport(drv);
 
     transport->status_set(drv, (uint8_t)(transport->status_get(drv) | bits));
 }
@@ -875,9 +924,9 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_reset(const struct virtio_drv *drv
 {
     uint32_t polls = 0;
 
-    drv->transport->status_set(drv, 0);
+    virtio_drv_transport(drv)->status_set(drv, 0);
     do {
-        uint8_t status = drv->transport->status_get(drv);
+        uint8_t status = virtio_drv_transport(drv)->status_get(drv);
 
         if (status == 0)
             return 0;
@@ -892,7 +941,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_reset(const struct virtio_drv *drv
  *  VIRTIO 3.1.1 steps 1 to 3; D-INIT-01. */
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_begin(struct virtio_drv *drv)
 {
-    const struct virtio_transport *transport = drv->transport;
+    const struct virtio_transport *transport = virtio_drv_transport(drv);
     int err = virtio_drv_reset(drv);
 
     if (err != 0)
@@ -914,7 +963,7 @@ VIRTIO_INLINE uint32_t virtio_drv_allowed_low_(const struct virtio_drv *drv)
 {
     uint32_t bits = 0x00ffffffu | virtio_ring_bits_(0, VIRTQ_CAN_);
 
-    if (drv->transport->legacy)
+    if (virtio_drv_transport(drv)->legacy)
         return bits | 1u << VIRTIO_FEATURE_ANY_LAYOUT;
     return bits & ~(1u << VIRTIO_FEATURE_NOTIFY_ON_EMPTY);
 }
@@ -926,7 +975,7 @@ VIRTIO_INLINE uint32_t virtio_drv_allowed_high_(const struct virtio_drv *drv)
 {
     const uint32_t device_type = 0xfffc0000u | 1u << (42 - 32);
 
-    if (drv->transport->legacy)
+    if (virtio_drv_transport(drv)->legacy)
         return device_type | 1u << (41 - 32);
     return device_type | virtio_ring_bits_(1, VIRTQ_CAN_) | 1u << (VIRTIO_FEATURE_VERSION_1 - 32) |
            1u << (VIRTIO_FEATURE_ACCESS_PLATFORM - 32) |
@@ -948,7 +997,7 @@ VIRTIO_INLINE bool virtio_features_cover_(const struct virtio_features *set,
 VIRTIO_INLINE int virtio_drv_choose_(struct virtio_drv *drv, const struct virtio_features *wanted,
                                      const struct virtio_features *required)
 {
-    uint32_t always = drv->transport->legacy ? 0 : 1u << (VIRTIO_FEATURE_VERSION_1 - 32);
+    uint32_t always = virtio_drv_transport(drv)->legacy ? 0 : 1u << (VIRTIO_FEATURE_VERSION_1 - 32);
 
     for (unsigned word = 0; word < 4; word++)
         drv->accepted.word[word] =
@@ -965,15 +1014,15 @@ VIRTIO_INLINE int virtio_drv_choose_(struct virtio_drv *drv, const struct virtio
 /* Tells the device what is accepted; it may refuse. */
 VIRTIO_INLINE int virtio_drv_accept_(const struct virtio_drv *drv)
 {
-    for (unsigned word = 0; word < drv->transport->feature_words; word++) {
+    for (unsigned word = 0; word < virtio_drv_transport(drv)->feature_words; word++) {
         /* They start at 0, and old devices know only some. */
         if (word == 0 || drv->accepted.word[word] != 0)
-            drv->transport->features_set(drv, word, drv->accepted.word[word]);
+            virtio_drv_transport(drv)->features_set(drv, word, drv->accepted.word[word]);
     }
-    if (drv->transport->legacy)
+    if (virtio_drv_transport(drv)->legacy)
         return 0;
     virtio_drv_status_add_(drv, VIRTIO_STATUS_FEATURES_OK);
-    if (drv->transport->status_get(drv) & VIRTIO_STATUS_FEATURES_OK)
+    if (virtio_drv_transport(drv)->status_get(drv) & VIRTIO_STATUS_FEATURES_OK)
         return 0;
     return VIRTIO_ERR_FEATURES;
 }
@@ -1012,7 +1061,7 @@ VIRTIO_INLINE void virtio_drv_ready(const struct virtio_drv *drv)
  *  virtq_driver_detach() after virtio_drv_restart(). */
 VIRTIO_NODISCARD VIRTIO_INLINE bool virtio_drv_needs_reset(const struct virtio_drv *drv)
 {
-    return (drv->transport->status_get(drv) & VIRTIO_STATUS_NEEDS_RESET) != 0;
+    return (virtio_drv_transport(drv)->status_get(drv) & VIRTIO_STATUS_NEEDS_RESET) != 0;
 }
 
 /**
@@ -1036,7 +1085,7 @@ VIRTIO_INLINE int virtio_drv_wait_status_(const struct virtio_drv *drv, uint8_t 
     uint32_t polls = 0;
 
     do {
-        uint8_t status = drv->transport->status_get(drv);
+        uint8_t status = virtio_drv_transport(drv)->status_get(drv);
 
         if (status == VIRTIO_STATUS_GONE)
             return VIRTIO_ERR_GONE;
@@ -1059,7 +1108,7 @@ VIRTIO_INLINE int virtio_drv_wait_status_(const struct virtio_drv *drv, uint8_t 
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_suspend(const struct virtio_drv *drv)
 {
     if (!virtio_features_has(&drv->accepted, VIRTIO_FEATURE_SUSPEND) ||
-        !(drv->transport->status_get(drv) & VIRTIO_STATUS_DRIVER_OK))
+        !(virtio_drv_transport(drv)->status_get(drv) & VIRTIO_STATUS_DRIVER_OK))
         return VIRTIO_ERR_NO_SUSPEND;
     virtio_drv_status_add_(drv, VIRTIO_STATUS_SUSPEND);
     return virtio_drv_wait_status_(drv, VIRTIO_STATUS_SUSPEND, VIRTIO_STATUS_DRIVER_OK);
@@ -1068,7 +1117,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_suspend(const struct virtio_drv *d
 /** Lets a suspended device run again. @return as virtio_drv_suspend(). D-SUS-03. */
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_resume(const struct virtio_drv *drv)
 {
-    if (!(drv->transport->status_get(drv) & VIRTIO_STATUS_SUSPEND))
+    if (!(virtio_drv_transport(drv)->status_get(drv) & VIRTIO_STATUS_SUSPEND))
         return VIRTIO_ERR_NO_SUSPEND;
     virtio_drv_status_add_(drv, VIRTIO_STATUS_DRIVER_OK);
     return virtio_drv_wait_status_(drv, VIRTIO_STATUS_DRIVER_OK, VIRTIO_STATUS_SUSPEND);
@@ -1088,7 +1137,7 @@ struct virtio_config_field {
  * R-27). */
 VIRTIO_INLINE bool virtio_config_native_(const struct virtio_drv *drv)
 {
-    return VIRTIO_BIG_ENDIAN && drv->transport->legacy;
+    return VIRTIO_BIG_ENDIAN && virtio_drv_transport(drv)->legacy;
 }
 
 /* Natural widths only, within the device's configuration, which may be longer than anybody knows
@@ -1151,7 +1200,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_config_read(const struct virtio_dr
                                                           const struct virtio_config_field *fields,
                                                           unsigned count, uint64_t *values)
 {
-    const struct virtio_transport *transport = drv->transport;
+    const struct virtio_transport *transport = virtio_drv_transport(drv);
     uint32_t (*generation)(const struct virtio_drv *) = transport->config_generation;
 
     for (unsigned i = 0; i < count; i++) {
@@ -1207,7 +1256,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_config_write(const struct virtio_d
 
 VIRTIO_INLINE uint32_t virtio_drv_ring_align_(const struct virtio_drv *drv)
 {
-    bool legacy = drv->transport->legacy;
+    bool legacy = virtio_drv_transport(drv)->legacy;
 
     return legacy ? (uint32_t)VIRTQ_LEGACY_ALIGN : (uint32_t)VIRTIO_RING_ALIGN;
 }
@@ -1215,7 +1264,7 @@ VIRTIO_INLINE uint32_t virtio_drv_ring_align_(const struct virtio_drv *drv)
 /** Largest size of a queue, in entries; 0 if the device has no such queue. */
 VIRTIO_INLINE uint16_t virtio_drv_queue_size(const struct virtio_drv *drv, uint16_t index)
 {
-    uint32_t size = drv->transport->queue_size(drv, index);
+    uint32_t size = virtio_drv_transport(drv)->queue_size(drv, index);
 
     return (uint16_t)(size < VIRTQ_MAX_SIZE ? size : (uint32_t)VIRTQ_MAX_SIZE);
 }
@@ -1223,7 +1272,7 @@ VIRTIO_INLINE uint16_t virtio_drv_queue_size(const struct virtio_drv *drv, uint1
 /* What was accepted is compiled in, and VERSION_1 is accepted where it exists. */
 VIRTIO_INLINE uint16_t virtio_drv_ring_flags_(const struct virtio_drv *drv)
 {
-    uint32_t legacy = drv->transport->legacy ? VIRTQ_LEGACY : 0;
+    uint32_t legacy = virtio_drv_transport(drv)->legacy ? VIRTQ_LEGACY : 0;
 
     return (uint16_t)(virtio_ring_flags_(&drv->accepted, VIRTQ_CAN_) | legacy);
 }
@@ -1248,7 +1297,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_setup(const struct virtio_dr
                                                           uint16_t index,
                                                           const struct virtio_queue_setup *setup)
 {
-    const struct virtio_transport *transport = drv->transport;
+    const struct virtio_transport *transport = virtio_drv_transport(drv);
     uint32_t align = virtio_drv_ring_align_(drv), max = transport->queue_size(drv, index);
     uint16_t flags = virtio_drv_ring_flags_(drv);
     struct virtio_queue_addresses at;
@@ -1287,7 +1336,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_setup(const struct virtio_dr
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_reset(const struct virtio_drv *drv,
                                                           const struct virtio_drv_queue *q)
 {
-    const struct virtio_transport *transport = drv->transport;
+    const struct virtio_transport *transport = virtio_drv_transport(drv);
     uint32_t polls = 0;
 
     if (!virtio_features_has(&drv->accepted, VIRTIO_FEATURE_RING_RESET) ||
@@ -1311,7 +1360,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_reset(const struct virtio_dr
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_stop(const struct virtio_drv *drv,
                                                          const struct virtio_drv_queue *q)
 {
-    const struct virtio_transport *transport = drv->transport;
+    const struct virtio_transport *transport = virtio_drv_transport(drv);
 
     if (transport->queue_stop == NULL)
         return VIRTIO_ERR_NO_RESET;
@@ -1327,7 +1376,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_stop(const struct virtio_drv
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_config_vector(const struct virtio_drv *drv,
                                                             uint16_t vector)
 {
-    const struct virtio_transport *transport = drv->transport;
+    const struct virtio_transport *transport = virtio_drv_transport(drv);
 
     if (transport->config_vector == NULL)
         return VIRTIO_ERR_VECTOR;
@@ -1339,7 +1388,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_config_vector(const struct virtio_
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_vector(const struct virtio_drv *drv,
                                                            uint16_t index, uint16_t vector)
 {
-    const struct virtio_transport *transport = drv->transport;
+    const struct virtio_transport *transport = virtio_drv_transport(drv);
 
     if (transport->queue_vector == NULL)
         return VIRTIO_ERR_VECTOR;
@@ -1409,7 +1458,7 @@ VIRTIO_INLINE struct virtio_notify virtio_notify_at_(const struct virtio_window 
     notify.address = w->base + offset;
     notify.value = value;
     notify.data_mask = data ? 0xffff : 0;
-    notify.kind = w->kind;
+    notify.kind = VIRTIO_WINDOW_KIND_(w->kind);
     notify.width = width;
     notify.ops = w->ops;
     notify.ctx = w->ctx;
@@ -1426,16 +1475,16 @@ VIRTIO_INLINE void virtio_notify_send(const struct virtio_notify *notify, uint16
     uint32_t value;
 
     /* The usual one. */
-    if (notify->kind == VIRTIO_WINDOW_MMIO && notify->width == 2) {
+    if (VIRTIO_WINDOW_KIND_(notify->kind) == VIRTIO_WINDOW_MMIO && notify->width == 2) {
         VIRTIO_MMIO_BEFORE_WRITE();
         *(volatile uint16_t *)notify->address = virtio_le16_((uint16_t)notify->value);
         return;
     }
     value = notify->value | (uint32_t)(position & notify->data_mask) << 16;
-    if (notify->kind == VIRTIO_WINDOW_MMIO) {
+    if (VIRTIO_WINDOW_KIND_(notify->kind) == VIRTIO_WINDOW_MMIO) {
         VIRTIO_MMIO_BEFORE_WRITE();
         *(volatile uint32_t *)notify->address = virtio_le32_(value);
-    } else if (VIRTIO_HAVE_PORT && notify->ops == NULL) {
+    } else if (VIRTIO_WINDOW_IS_PORT_(notify->ops)) {
         if (notify->width == 2)
             VIRTIO_PORT_WRITE16((uint16_t)notify->address, (uint16_t)value);
         else
@@ -1457,18 +1506,20 @@ VIRTIO_INLINE void virtio_drv_kick(struct virtio_drv_queue *q)
  *  this read acknowledges (V-ISR-03); with MSI-X do not call it for queues (D-ISR-01). */
 VIRTIO_INLINE uint32_t virtio_drv_irq_status(const struct virtio_drv *drv)
 {
-    return drv->transport->irq_status(drv) &
+    return virtio_drv_transport(drv)->irq_status(drv) &
            ((uint32_t)VIRTIO_IRQ_QUEUE | (uint32_t)VIRTIO_IRQ_CONFIG);
 }
 
 /** Acknowledges causes after they were handled; nothing on PCI (D-MMIO-08, D-MMIO-09). */
 VIRTIO_INLINE void virtio_drv_irq_ack(const struct virtio_drv *drv, uint32_t causes)
 {
-    drv->transport->irq_ack(drv, causes);
+    virtio_drv_transport(drv)->irq_ack(drv, causes);
 }
 
 VIRTIO_INLINE bool virtio_window_usable_(const struct virtio_window *w, uint32_t length)
 {
+    if (VIRTIO_WINDOW_ALWAYS != VIRTIO_WINDOW_NONE && w->kind != VIRTIO_WINDOW_ALWAYS)
+        return false;
     if (w->kind == VIRTIO_WINDOW_PORT && (!VIRTIO_HAVE_PORT || w->ops != NULL))
         return false;
     if (w->kind == VIRTIO_WINDOW_CALLER && w->ops == NULL)
@@ -1511,7 +1562,7 @@ VIRTIO_INLINE uint32_t virtio_modern_generation_(const struct virtio_drv *drv)
  */
 VIRTIO_INLINE uint16_t virtio_drv_admin_queues(const struct virtio_drv *drv, uint16_t *first)
 {
-    if (drv->transport->legacy ||
+    if (virtio_drv_transport(drv)->legacy ||
         !virtio_features_has(&drv->accepted, VIRTIO_FEATURE_ADMIN_VQ))
         return 0;
     *first = virtio_window_read16(&drv->regs, VIRTIO_COMMON_ADMIN_QUEUE_INDEX);
@@ -1683,7 +1734,8 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_pci_modern(struct virtio_drv *drv,
                                                          const struct virtio_pci_layout *layout,
                                                          const struct virtio_window bars[6])
 {
-    if (layout->generation != VIRTIO_PCI_MODERN)
+    if (!virtio_has_transport_(virtio_transport_pci_modern()) ||
+        layout->generation != VIRTIO_PCI_MODERN)
         return VIRTIO_ERR_LAYOUT;
     drv->regs = virtio_pci_structure_(layout, bars, VIRTIO_PCI_STRUCT_COMMON);
     drv->notify = virtio_pci_structure_(layout, bars, VIRTIO_PCI_STRUCT_NOTIFY);
@@ -1694,7 +1746,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_pci_modern(struct virtio_drv *drv,
     if (!virtio_window_usable_(&drv->regs, VIRTIO_COMMON_LENGTH) ||
         !virtio_window_usable_(&drv->notify, 2) || !virtio_window_usable_(&drv->isr, 1))
         return VIRTIO_ERR_WINDOW;
-    drv->transport = virtio_transport_pci_modern();
+    virtio_drv_transport_set_(drv, virtio_transport_pci_modern());
     return 0;
 }
 
@@ -1817,7 +1869,8 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_pci_legacy(struct virtio_drv *drv,
                                                          const struct virtio_pci_layout *layout,
                                                          const struct virtio_window bars[6])
 {
-    if (!virtio_has_legacy_() || layout->generation == VIRTIO_PCI_MODERN)
+    if (!virtio_has_legacy_() || !virtio_has_transport_(virtio_transport_pci_legacy()) ||
+        layout->generation == VIRTIO_PCI_MODERN)
         return VIRTIO_ERR_LAYOUT;
     drv->regs = virtio_pci_structure_(layout, bars, VIRTIO_PCI_STRUCT_COMMON);
     drv->notify = virtio_pci_structure_(layout, bars, VIRTIO_PCI_STRUCT_NOTIFY);
@@ -1827,7 +1880,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_pci_legacy(struct virtio_drv *drv,
     if (!virtio_window_usable_(&drv->regs, VIRTIO_LEGACY_CONFIG) ||
         !virtio_window_usable_(&drv->notify, 2) || !virtio_window_usable_(&drv->isr, 1))
         return VIRTIO_ERR_WINDOW;
-    drv->transport = virtio_transport_pci_legacy();
+    virtio_drv_transport_set_(drv, virtio_transport_pci_legacy());
     return 0;
 }
 
@@ -2024,7 +2077,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_mmio_shm(const struct virtio_drv *
 {
     uint64_t bytes;
 
-    if (drv->transport != virtio_transport_mmio())
+    if (virtio_drv_transport(drv) != virtio_transport_mmio())
         return VIRTIO_ERR_NO_REGION;
     virtio_window_write32(&drv->regs, VIRTIO_MMIO_REG_SHM_SEL, id);
     bytes = virtio_window_read64(&drv->regs, VIRTIO_MMIO_REG_SHM_LENGTH);
@@ -2057,7 +2110,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_mmio(struct virtio_drv *drv,
     version = virtio_window_read32(window, VIRTIO_MMIO_REG_VERSION);
     legacy = version == 1 && virtio_has_legacy_();
     transport = legacy ? virtio_transport_mmio_legacy() : virtio_transport_mmio();
-    if (version != 2 && !legacy)
+    if ((version != 2 && !legacy) || !virtio_has_transport_(transport))
         return VIRTIO_ERR_VERSION;
     type = virtio_window_read32(window, VIRTIO_MMIO_REG_DEVICE_ID);
     if (type == 0)
@@ -2067,7 +2120,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_mmio(struct virtio_drv *drv,
     drv->config.length -= VIRTIO_MMIO_REG_CONFIG;
     drv->device_type = type;
     drv->transport_bits = legacy ? 0 : 1u << (VIRTIO_FEATURE_RING_RESET - 32);
-    drv->transport = transport;
+    virtio_drv_transport_set_(drv, transport);
     return 0;
 }
 /** @} */

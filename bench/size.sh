@@ -11,8 +11,8 @@ status=0
 
 show() { # title, CPU, bytes, limit, budget
     awk -v t="$1" -v c="$2" -v n="$3" -v l="$4" -v b="$5" 'BEGIN {
-        printf("%-44s %-10s %6d   limit %5d   budget %5d   %s\n", t, c, n, l, b,
-            (n > l) ? "WORSE" : (n > b) ? "over budget" : "ok")
+        printf("%-44s %-10s %6d   limit %5d   budget %5s   %s\n", t, c, n, l, b,
+            (n > l) ? "WORSE" : (b != "-" && n > b) ? "over budget" : "ok")
         exit (n > l) }' || status=1
 }
 
@@ -47,8 +47,13 @@ packed() { # CPU, limit, budget
 all() { # CPU, limit, budget
     text "both formats, both sides, everything" "$1" "$2" "$3" -DPART=PART_ALL
 }
-mmio() { # CPU, limit, budget; memcpy, which a compiler may call for a struct, is the platform's
+# A program that has no other devices says so; the second row is of one that does not. memcpy, which a
+# compiler may call for a struct, is the platform's.
+mmio() { # CPU, limit, budget, limit of the second row
     text "virtio-mmio v2 driver, complete" "$1" "$2" "$3" -DPART=PART_MMIO \
+        -DVIRTIO_RING_FLAGS=VIRTQ_EVENT_IDX -Wl,--defsym=memcpy=0 \
+        -DVIRTIO_WINDOW_ALWAYS=VIRTIO_WINDOW_MMIO '-DVIRTIO_TRANSPORT_ALWAYS=virtio_transport_mmio()'
+    text "  beside other transports" "$1" "$4" - -DPART=PART_MMIO \
         -DVIRTIO_RING_FLAGS=VIRTQ_EVENT_IDX -Wl,--defsym=memcpy=0
 }
 
@@ -62,9 +67,9 @@ packed x86-64 1451 1600
 all cortex-m4 3600 4096
 all rv32imc 4302 4608
 all x86-64 4527 5120
-mmio cortex-m4 2048 1536
-mmio rv32imc 2402 1843
-mmio x86-64 2746 2048
+mmio cortex-m4 1536 1536 2048
+mmio rv32imc 1732 1843 2402
+mmio x86-64 1805 2048 2746
 
 echo "bytes of state a queue"
 cat >$build/state.c <<'END'

@@ -66,6 +66,9 @@ def others():
     for board, about in BOARDS.items():
         for device in ("rtos", "bench"):
             yield case(board, about.transports[0], "split", device)
+        if "virtio-mmio" in about.transports and about.folder != "x86":  # it uses ports as well
+            for ring in rings("virtio-mmio"):
+                yield case(board, "virtio-mmio", ring, "mmio")
     for board in ("q35", "microvm", "aarch64-virt", "malta"):
         transport = BOARDS[board].transports[0]
         for device in ("net-user", "console-plain", "no-device", "other-device", "net-down", "shrink"):
@@ -90,6 +93,7 @@ def quick():
     yield case("arm-virt", "pci-modern", "packed", "blk", "vectors=0")
     yield case("arm-virt", "virtio-mmio-v1", "split", "net-down")
     yield case("riscv64-virt", "virtio-mmio", "packed", "rng")
+    yield case("riscv64-virt", "virtio-mmio", "split", "mmio")
     yield case("riscv64-virt", "pci-legacy", "split", "other-device")
     yield case("malta", "pci-legacy", "split", "blk")
     yield case("malta", "pci-legacy", "split", "net")

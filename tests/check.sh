@@ -173,6 +173,9 @@ native() { # compiler, its C++
     step "single_format_test, $cc, packed" build_and_run "single-$cc" $cc -std=c11 -O1 $common \
         "$config" $sanitize -DVIRTIO_RING_ALWAYS=VIRTQ_PACKED tests/single_format_test.c \
         -lcriterion
+    step "one_transport_test, $cc" build_and_run "one-transport-$cc" $cc -std=c11 -O1 $common \
+        '-DVIRTIO_CONFIG_FILE="tests/support/one_transport.h"' $sanitize tests/one_transport_test.c $parts \
+        -lcriterion
     step "device_test, $cc, one byte order" build_and_run "device-order-$cc" $cc -std=c11 -O1 \
         $common "$config" $sanitize -DVIRTIO_RING_FLAGS=0x3f8 tests/device_test.c -lcriterion
     # gcc warns that TSan does not see fences; the test's first comment says what that means.

@@ -15,6 +15,8 @@ BOARD_HEADERS = $(ALL_HEADERS) $(wildcard examples/boards/*.h examples/boards/*/
 PROGRAM_SOURCES_net = examples/boards/programs/net/stack.c
 PROGRAM_SOURCES_rtos = examples/rtos/rtos_blk.c examples/driver/blk.c
 PROGRAM_FLAGS_rtos = -Iexamples/rtos/board '-DVIRTIO_CONFIG_FILE="examples/rtos/virtio_port.h"'
+PROGRAM_SOURCES_mmio = examples/driver/blk.c
+PROGRAM_FLAGS_mmio = -DVIRTIO_WINDOW_ALWAYS=VIRTIO_WINDOW_MMIO '-DVIRTIO_TRANSPORT_ALWAYS=virtio_transport_mmio()'
 PROGRAM_SOURCES_unplug = examples/driver/blk.c
 PROGRAM_SOURCES_bench = examples/driver/blk.c
 

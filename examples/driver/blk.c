@@ -15,7 +15,7 @@ static const struct virtio_config_field blk_field_block_size = {20, 4};
 /* Request headers are little-endian, for a legacy device in the CPU's order. */
 static bool blk_swapped(const struct blk *blk)
 {
-    return VIRTIO_BIG_ENDIAN && !blk->drv->transport->legacy;
+    return VIRTIO_BIG_ENDIAN && !virtio_drv_transport(blk->drv)->legacy;
 }
 
 static struct blk_wire *blk_wire(const struct blk *blk, unsigned slot)

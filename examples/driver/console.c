@@ -203,7 +203,7 @@ static int console_setup_queue(struct console *con, uint16_t index, struct virti
     struct virtio_queue_setup setup;
     int err;
 
-    if (num > wanted && !con->drv->transport->fixed_size)
+    if (num > wanted && !virtio_drv_transport(con->drv)->fixed_size)
         num = wanted;
     if (num == 0)
         return VIRTIO_ERR_NO_QUEUE;
@@ -311,7 +311,7 @@ int console_stop(struct console *con)
 /* Their fields are little-endian, for a legacy device in the CPU's order. */
 static bool console_big(const struct console *con)
 {
-    return VIRTIO_BIG_ENDIAN && con->drv->transport->legacy;
+    return VIRTIO_BIG_ENDIAN && virtio_drv_transport(con->drv)->legacy;
 }
 
 static uint32_t console_number(const struct console *con, const uint8_t *bytes, unsigned width)
@@ -836,7 +836,7 @@ void console_config_changed(struct console *con)
 
 int console_emergency_write(const struct virtio_drv *drv, char c)
 {
-    uint32_t offered = drv->transport->features_get(drv, 0);
+    uint32_t offered = virtio_drv_transport(drv)->features_get(drv, 0);
 
     if ((offered & 1u << CONSOLE_FEATURE_EMERG_WRITE) == 0)
         return CONSOLE_ERR_NO_EMERGENCY;

@@ -19,7 +19,9 @@ static const struct virtio_config_field net_field_mtu = {10, 2};
 
 static uint16_t net_order16(const struct net *net, uint16_t value)
 {
-    return VIRTIO_BIG_ENDIAN && !net->drv->transport->legacy ? __builtin_bswap16(value) : value;
+    bool swap = VIRTIO_BIG_ENDIAN && !virtio_drv_transport(net->drv)->legacy;
+
+    return swap ? __builtin_bswap16(value) : value;
 }
 
 /* A larger MTU than the receive buffers are made for must not be accepted; Ethernet's own always
@@ -55,7 +57,7 @@ static int net_negotiate(struct net *net)
     err = virtio_drv_negotiate(net->drv, &wanted, &required);
     net->merging = virtio_features_has(&net->drv->accepted, NET_FEATURE_MRG_RXBUF);
     net->header_size = sizeof(struct net_header);
-    if (net->drv->transport->legacy && !net->merging)
+    if (virtio_drv_transport(net->drv)->legacy && !net->merging)
         net->header_size = NET_HEADER_OLD;
     return err;
 }
@@ -119,7 +121,8 @@ static int net_give(struct net *net, uint8_t *at)
                                {address + net->header_size, length - net->header_size}};
     struct virtq_buffer split = {seg, 0, 2};
 
-    if (net->drv->transport->legacy && !virtio_features_has(accepted, VIRTIO_FEATURE_ANY_LAYOUT))
+    if (virtio_drv_transport(net->drv)->legacy &&
+        !virtio_features_has(accepted, VIRTIO_FEATURE_ANY_LAYOUT))
         return virtq_driver_add(&net->receive.ring, &split, at);
     seg[0].len = length;
     return virtq_driver_add_writable(&net->receive.ring, seg[0], at);

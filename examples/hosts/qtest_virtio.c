@@ -163,7 +163,7 @@ static bool acknowledge(struct qtest_virtio *host)
 bool qtest_virtio_interrupted(struct qtest_virtio *host)
 {
     for (unsigned i = 0; i < 3; i++) /* QEMU may put an interrupt off by a turn of its main loop */
-        (void)host->drv.transport->status_get(&host->drv);
+        (void)virtio_drv_transport(&host->drv)->status_get(&host->drv);
     /* With MSI-X the ISR register means nothing for queues (D-ISR-01). */
     return !host->options.msix && acknowledge(host);
 }

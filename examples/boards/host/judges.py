@@ -216,6 +216,7 @@ RUNS = {
     "net": (Net, "net"),
     "console": (Console, "console"),
     "rtos": (Blk, "rtos"),
+    "mmio": (Blk, "mmio"),
     "bench": (Bench, "bench"),
     "net-user": (NetUser, "net"),
     "net-down": (NetDown, "net"),

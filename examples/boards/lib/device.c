@@ -215,7 +215,7 @@ static int find_mmio(struct board_device *dev, struct search *search)
         }
         if (!matches(search, dev->drv.device_type, "virtio-mmio slot", slot))
             continue;
-        dev->transport = dev->drv.transport->legacy ? "virtio-mmio-v1" : "virtio-mmio";
+        dev->transport = virtio_drv_transport(&dev->drv)->legacy ? "virtio-mmio-v1" : "virtio-mmio";
         connect_line(dev, mmio.first_line + slot);
         return 0;
     }

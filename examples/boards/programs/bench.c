@@ -44,7 +44,7 @@ static void acknowledge(void)
 
 static void status(void)
 {
-    sink = device.drv.transport->status_get(&device.drv);
+    sink = virtio_drv_transport(&device.drv)->status_get(&device.drv);
 }
 
 /* The capacity, consistent. */
