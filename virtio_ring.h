@@ -214,6 +214,12 @@ VIRTIO_INLINE void virtq_store_release16_(void *p, uint16_t value)
 /** Full fence: no earlier access passes any later one, loads after stores included. */
 #ifndef VIRTIO_FENCE_FULL
 #define VIRTIO_FENCE_FULL() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#if defined(__i386__) || defined(__x86_64__)
+#define VIRTQ_EXCHANGE_FENCES_ 1 /* as any locked instruction does */
+#endif
+#endif
+#ifndef VIRTQ_EXCHANGE_FENCES_
+#define VIRTQ_EXCHANGE_FENCES_ 0
 #endif
 
 /**
@@ -713,6 +719,20 @@ VIRTIO_INLINE void virtq_fence_full_(uint16_t flags)
         VIRTIO_PLATFORM_FULL();
     else
         VIRTIO_FENCE_FULL();
+}
+
+/* Replaces a word of the queue struct and returns it, with a full fence: on x86 one instruction for
+ * both. The compiler moves nothing over an exchange that acquires and releases. */
+VIRTIO_INLINE uint16_t virtq_exchange_full_(uint16_t flags, uint16_t *word, uint16_t value)
+{
+    uint16_t old;
+
+    if (VIRTQ_EXCHANGE_FENCES_ && !virtq_platform_(flags))
+        return __atomic_exchange_n(word, value, __ATOMIC_SEQ_CST);
+    old = *word;
+    *word = value;
+    virtq_fence_full_(flags);
+    return old;
 }
 
 /* Hints of the peer, and ours: unsynchronised words (L-EVT-08). */
@@ -1646,11 +1666,10 @@ VIRTIO_INLINE void virtq_driver_publish(struct virtq_driver *q)
  */
 VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_driver_kick_due(struct virtq_driver *q)
 {
-    uint16_t old = q->kicked_idx, now = q->published_idx;
-
-    q->kicked_idx = now;
+    uint16_t now = q->published_idx;
     /* [C] pairs with virtq_device_kick_on(): our index or head before its event or flag. */
-    virtq_fence_full_(q->flags);
+    uint16_t old = virtq_exchange_full_(q->flags, &q->kicked_idx, now);
+
     return virtq_notify_due_(q->flags, q->device, virtq_avail_event_at_(q->last), now, old);
 }
 
@@ -2375,12 +2394,11 @@ VIRTIO_INLINE void virtq_device_flush(struct virtq_device *q)
  */
 VIRTIO_NODISCARD VIRTIO_INLINE bool virtq_device_irq_due(struct virtq_device *q)
 {
-    uint16_t old = q->signalled_idx, now = q->flushed_idx;
-
-    q->signalled_idx = now;
+    uint16_t now = q->flushed_idx;
     /* [D] pairs with virtq_driver_irq_on() and _on_after(): our entries before their event or
      * flag. */
-    virtq_fence_full_(q->flags);
+    uint16_t old = virtq_exchange_full_(q->flags, &q->signalled_idx, now);
+
     if (VIRTIO_UNLIKELY(virtq_ran_empty_(q)))
         return now != old;
     return virtq_notify_due_(q->flags, q->driver, virtq_used_event_at_(q->last), now, old);

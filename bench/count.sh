@@ -92,18 +92,18 @@ row() { # title, limit, budget, program, case
 
 suite=ring
 heading "instructions per operation, x86-64, $($cc --version | head -n 1), -O2"
-row "split round trip, 1 descriptor" 157 125 split round-trip
+row "split round trip, 1 descriptor" 155 125 split round-trip
 case "  of which driver side" in *"$only"*)
-    show "  of which driver side (two calls included)" 89 65 "$(per_operation split-apart round-trip \
+    show "  of which driver side (two calls included)" 88 65 "$(per_operation split-apart round-trip \
         --collect-atstart=no --toggle-collect=driver_send --toggle-collect=driver_receive)" ;;
 esac
-row "packed round trip, 1 descriptor" 207 110 packed round-trip
-row "split round trip, IN_ORDER" 164 100 in-order round-trip
-row "packed round trip, IN_ORDER" 209 100 packed-in-order round-trip
-row "split chain of 3, direct" 324 210 split chain-direct
-row "split chain of 3, indirect" 345 220 split chain-indirect
-row "packed chain of 3, direct" 484 210 packed chain-direct
-row "packed chain of 3, indirect" 429 220 packed chain-indirect
+row "packed round trip, 1 descriptor" 205 110 packed round-trip
+row "split round trip, IN_ORDER" 162 100 in-order round-trip
+row "packed round trip, IN_ORDER" 207 100 packed-in-order round-trip
+row "split chain of 3, direct" 322 210 split chain-direct
+row "split chain of 3, indirect" 343 220 split chain-indirect
+row "packed chain of 3, direct" 482 210 packed chain-direct
+row "packed chain of 3, indirect" 427 220 packed chain-indirect
 row "split batch of 32, per descriptor" 117 85 split batch
 row "packed batch of 32, per descriptor" 159 75 packed batch
 suppressed() { # title, limit, budget, program: what the decision adds to the loop around it
@@ -112,10 +112,10 @@ suppressed() { # title, limit, budget, program: what the decision adds to the lo
             $(per_operation "$4" kick-baseline)))" ;;
     esac
 }
-suppressed "split kick decision, suppressed" 12 12 split
-suppressed "packed kick decision, suppressed" 11 12 packed
+suppressed "split kick decision, suppressed" 11 12 split
+suppressed "packed kick decision, suppressed" 10 12 packed
 row "split round trip, everything compiled in" 214 - any-split round-trip
-row "packed round trip, everything compiled in" 274 - any-packed round-trip
+row "packed round trip, everything compiled in" 268 - any-packed round-trip
 
 # ---- register accesses and kicks ----
 suite=access
@@ -202,6 +202,6 @@ accesses port port constant 2 2 2 3 3 3
 accesses port port non-constant 8 8 8 9 9 9
 accesses caller caller constant 6 6 4 5 5 5
 accesses caller caller non-constant 12 12 11 13 13 11
-kicks split 11 17 21 21 29 27 14 14
-kicks packed 10 23 27 27 35 33 20 20
+kicks split 10 16 20 20 28 26 13 13
+kicks packed 9 22 26 26 34 32 19 19
 exit $status

@@ -60,16 +60,16 @@ mmio() { # CPU, limit, budget, limit of the second row
 echo "bytes of .text, gcc -Os -ffreestanding"
 split cortex-m4 474 480 434 480
 split rv32imc 558 560 502 560
-split x86-64 593 640 497 640
+split x86-64 589 640 493 640
 packed cortex-m4 1200 1200
 packed rv32imc 1386 1400
-packed x86-64 1451 1600
+packed x86-64 1447 1600
 all cortex-m4 3600 4096
 all rv32imc 4302 4608
-all x86-64 4527 5120
+all x86-64 4529 5120
 mmio cortex-m4 1536 1536 2048
 mmio rv32imc 1732 1843 2402
-mmio x86-64 1805 2048 2746
+mmio x86-64 1801 2048 2742
 
 echo "bytes of state a queue"
 cat >$build/state.c <<'END'

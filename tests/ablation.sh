@@ -16,11 +16,16 @@ mkdir -p $build
 # A copy without the order that the comment in line $1 is about: in that line or the next with one.
 ablate() {
     awk -v line="$1" '
+        BEGIN {
+            print "static inline unsigned short exchange_(unsigned short flags, unsigned short *word,"
+            print "    unsigned short value) { flags = *word; *word = value; return flags; }"
+        }
         NR == line { armed = 1 }
-        armed && /virtq_(store_release|load_acquire|fence_full)_\(/ {
+        armed && /virtq_(store_release|load_acquire|fence_full|exchange_full)_\(/ {
             sub(/virtq_store_release_\(/, "virtq_hint_set_(")
             sub(/virtq_load_acquire_\(/, "virtq_hint_get_(")
             sub(/virtq_fence_full_\(/, "(void)(")
+            sub(/virtq_exchange_full_\(/, "exchange_(")
             armed = 0
         }
         { print }' virtio_ring.h >$build/virtio_ring.h
