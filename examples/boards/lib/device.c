@@ -45,22 +45,23 @@ static void msix_interrupt(void *ctx)
 
 struct virtio_pci_config board_ecam(struct board_function *function, uint64_t base)
 {
-    struct virtio_window window = {base + virtio_pci_ecam_offset(function->bdf), 4096,
-                                   VIRTIO_WINDOW_MMIO, NULL, NULL};
+    uint64_t space = base + virtio_pci_ecam_offset(function->bdf);
+    struct virtio_window window = {(uintptr_t)space, 4096, VIRTIO_WINDOW_MMIO, NULL, NULL};
 
     function->ecam = window;
     return virtio_pci_config_ecam(&function->ecam);
 }
 
-/* Where a BAR is for the CPU. */
+/* Where a BAR is for the CPU: nowhere if that is beyond its addresses. */
 static struct virtio_window bar_window(const struct board_pci *pci, const struct virtio_pci_bar *bar)
 {
-    struct virtio_window window = {bar->base + pci->memory_offset, (uint32_t)bar->length,
-                                   VIRTIO_WINDOW_MMIO, NULL, NULL};
+    uint64_t base = bar->base + pci->memory_offset;
+    struct virtio_window window = {(uintptr_t)base, (uint32_t)bar->length, VIRTIO_WINDOW_MMIO, NULL,
+                                   NULL};
 
     if (bar->kind == VIRTIO_PCI_BAR_IO)
         return virtio_window_sub(&pci->io, bar->base, (uint32_t)bar->length);
-    if (bar->kind == VIRTIO_PCI_BAR_NONE)
+    if (bar->kind == VIRTIO_PCI_BAR_NONE || base > UINTPTR_MAX)
         window.kind = VIRTIO_WINDOW_NONE;
     return window;
 }
