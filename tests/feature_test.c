@@ -1852,6 +1852,35 @@ Test(kick, mmio_has_no_register_for_config_data)
     cr_assert_eq(model.accepted >> VIRTIO_FEATURE_RING_RESET & 1, 1);
 }
 
+Test(features, each_property_of_a_ring_is_one_feature)
+{
+    /* L-FEAT-01: both ways, and no other feature is one; VERSION_1 is the absence of LEGACY */
+    static const struct {
+        unsigned feature;
+        uint16_t flag;
+    } same[] = {{VIRTIO_FEATURE_NOTIFY_ON_EMPTY, VIRTQ_NOTIFY_ON_EMPTY},
+                {VIRTIO_FEATURE_INDIRECT_DESC, VIRTQ_INDIRECT},
+                {VIRTIO_FEATURE_EVENT_IDX, VIRTQ_EVENT_IDX},
+                {VIRTIO_FEATURE_RING_PACKED, VIRTQ_PACKED},
+                {VIRTIO_FEATURE_IN_ORDER, VIRTQ_IN_ORDER},
+                {VIRTIO_FEATURE_ORDER_PLATFORM, VIRTQ_ORDER_PLATFORM}};
+
+    for (unsigned number = 0; number < 128; number++) {
+        struct virtio_features set = {{0, 0, 0, 0}};
+        uint16_t flags = number == VIRTIO_FEATURE_VERSION_1 ? 0 : VIRTQ_LEGACY;
+
+        virtio_features_add(&set, number);
+        for (unsigned i = 0; i < sizeof(same) / sizeof(same[0]); i++) {
+            uint32_t bits = virtio_ring_bits_(number / 32, same[i].flag);
+
+            if (same[i].feature == number)
+                flags |= same[i].flag;
+            cr_assert_eq(bits >> number % 32 & 1, same[i].feature == number);
+        }
+        cr_assert_eq(virtio_features_ring_flags(&set), flags, "feature %u", number);
+    }
+}
+
 Test(features, order_platform_is_accepted_and_reaches_the_ring)
 {
     /* D-RES-04, D-RES-01 */
