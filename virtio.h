@@ -139,9 +139,10 @@ VIRTIO_INLINE void virtio_port_write32_(uint16_t port, uint32_t value)
 #endif
 #endif
 
-/** The one kind of register window (enum virtio_window_kind) that the program uses, and the one
- *  transport of its drivers, for example virtio_transport_mmio(): no access then looks for the kind,
- *  no call goes through a table, and nothing of the others is compiled in. A device on another
+/** The one kind of register window (enum virtio_window_kind) that the program uses, its ways to PCI
+ *  configuration space included (CF8 is ports, ECAM memory), and the one transport of its drivers,
+ *  for example virtio_transport_mmio(): no access then looks for the kind, no call goes through a
+ *  table that this file has, and the code of the others can be left out. A device on another
  *  transport, or with registers in a window of another kind, is refused. Default: any. */
 #ifndef VIRTIO_WINDOW_ALWAYS
 #define VIRTIO_WINDOW_ALWAYS VIRTIO_WINDOW_NONE
@@ -465,9 +466,10 @@ VIRTIO_INLINE void virtio_features_prune(struct virtio_features *set,
     /* Starts over after each bit taken out, so that there are no more than 129 rounds. */
     for (unsigned i = 0; i < count;) {
         const struct virtio_feature_rule *rule = &rules[i++];
-        uint32_t *word = &set->word[rule->bit / 32], bit = 1u << (rule->bit % 32);
+        uint32_t *word, bit = 1u << (rule->bit % 32);
 
         VIRTIO_ASSERT(rule->bit < 128 && rule->needs < 128);
+        word = &set->word[rule->bit / 32];
         if (!(*word & bit) || (set->word[rule->needs / 32] >> (rule->needs % 32) & 1) != 0)
             continue;
         *word -= bit;
@@ -1311,9 +1313,10 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_queue_setup(const struct virtio_dr
         return VIRTIO_ERR_QUEUE_BUSY;
     if (transport->fixed_size ? setup->num != max : setup->num > max)
         return VIRTIO_ERR_QUEUE_SIZE;
-    offsets = virtq_areas_set(&areas, setup->memory.cpu, setup->num, align, flags);
+    offsets = virtq_area_offsets(setup->num, align, flags);
     if (setup->memory.length < offsets.total || (setup->memory.device & (align - 1)) != 0)
         return VIRTIO_ERR_QUEUE_MEMORY;
+    virtq_areas_place_(&areas, setup->memory.cpu, setup->num, offsets, flags);
     err = virtq_driver_init(&q->ring, &areas, setup->slots);
     if (err != 0)
         return err;
@@ -1525,6 +1528,12 @@ VIRTIO_INLINE bool virtio_window_usable_(const struct virtio_window *w, uint32_t
     if (w->kind == VIRTIO_WINDOW_CALLER && w->ops == NULL)
         return false;
     return w->kind != VIRTIO_WINDOW_NONE && w->length >= length;
+}
+
+/* The device configuration may be absent, and then says so. */
+VIRTIO_INLINE bool virtio_drv_config_ok_(const struct virtio_drv *drv)
+{
+    return drv->config.kind == VIRTIO_WINDOW_NONE || virtio_window_usable_(&drv->config, 0);
 }
 
 /* ---------------------------------------------------------------------------
@@ -1744,7 +1753,8 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_pci_modern(struct virtio_drv *drv,
     drv->notify_multiplier = layout->notify_multiplier;
     drv->transport_bits = virtio_modern_bits_(drv->regs.length);
     if (!virtio_window_usable_(&drv->regs, VIRTIO_COMMON_LENGTH) ||
-        !virtio_window_usable_(&drv->notify, 2) || !virtio_window_usable_(&drv->isr, 1))
+        !virtio_window_usable_(&drv->notify, 2) || !virtio_window_usable_(&drv->isr, 1) ||
+        !virtio_drv_config_ok_(drv))
         return VIRTIO_ERR_WINDOW;
     virtio_drv_transport_set_(drv, virtio_transport_pci_modern());
     return 0;
@@ -1878,7 +1888,8 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_pci_legacy(struct virtio_drv *drv,
     drv->config = virtio_pci_structure_(layout, bars, VIRTIO_PCI_STRUCT_DEVICE);
     drv->transport_bits = 0;
     if (!virtio_window_usable_(&drv->regs, VIRTIO_LEGACY_CONFIG) ||
-        !virtio_window_usable_(&drv->notify, 2) || !virtio_window_usable_(&drv->isr, 1))
+        !virtio_window_usable_(&drv->notify, 2) || !virtio_window_usable_(&drv->isr, 1) ||
+        !virtio_drv_config_ok_(drv))
         return VIRTIO_ERR_WINDOW;
     virtio_drv_transport_set_(drv, virtio_transport_pci_legacy());
     return 0;
@@ -2092,14 +2103,14 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_mmio_shm(const struct virtio_drv *
  * Looks at a virtio-mmio slot and takes the device in it; drv->device_type says which.
  * @param window  the slot's registers, usually 0x200 bytes. Copied.
  * @return 0; VIRTIO_ERR_NO_DEVICE: an empty slot, no error to report; VIRTIO_ERR_MAGIC;
- *         VIRTIO_ERR_VERSION: neither 2 nor 1, or 1 while legacy is left out of VIRTIO_RING_FLAGS;
+ *         VIRTIO_ERR_VERSION: neither 2 nor 1, or 1 while legacy is left out of VIRTIO_RING_FLAGS,
+ *         or not the one of VIRTIO_TRANSPORT_ALWAYS;
  *         VIRTIO_ERR_WINDOW
  * VIRTIO 4.2.2.2, 4.2.3.1.1; D-MMIO-01, D-MLEG-05.
  */
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_mmio(struct virtio_drv *drv,
                                                    const struct virtio_window *window)
 {
-    const struct virtio_transport *transport;
     uint32_t type, version;
     bool legacy;
 
@@ -2109,8 +2120,8 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_mmio(struct virtio_drv *drv,
         return VIRTIO_ERR_MAGIC;
     version = virtio_window_read32(window, VIRTIO_MMIO_REG_VERSION);
     legacy = version == 1 && virtio_has_legacy_();
-    transport = legacy ? virtio_transport_mmio_legacy() : virtio_transport_mmio();
-    if ((version != 2 && !legacy) || !virtio_has_transport_(transport))
+    if (legacy ? !virtio_has_transport_(virtio_transport_mmio_legacy())
+               : version != 2 || !virtio_has_transport_(virtio_transport_mmio()))
         return VIRTIO_ERR_VERSION;
     type = virtio_window_read32(window, VIRTIO_MMIO_REG_DEVICE_ID);
     if (type == 0)
@@ -2120,7 +2131,8 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_mmio(struct virtio_drv *drv,
     drv->config.length -= VIRTIO_MMIO_REG_CONFIG;
     drv->device_type = type;
     drv->transport_bits = legacy ? 0 : 1u << (VIRTIO_FEATURE_RING_RESET - 32);
-    virtio_drv_transport_set_(drv, transport);
+    if (virtio_transport_always_() == NULL)
+        drv->transport = legacy ? virtio_transport_mmio_legacy() : virtio_transport_mmio();
     return 0;
 }
 /** @} */

@@ -567,19 +567,22 @@ VIRTIO_INLINE struct virtq_offsets virtq_area_offsets(uint16_t num, uint32_t ali
     return at;
 }
 
-/** Points `areas` into `mem`: as many bytes as virtq_area_offsets() says, which is returned, aligned
- *  to `align` and to 16. Any context. */
-VIRTIO_INLINE struct virtq_offsets virtq_areas_set(struct virtq_areas *areas, void *mem,
-                                                   uint16_t num, uint32_t align, uint16_t flags)
+VIRTIO_INLINE void virtq_areas_place_(struct virtq_areas *areas, void *mem, uint16_t num,
+                                      struct virtq_offsets at, uint16_t flags)
 {
-    struct virtq_offsets at = virtq_area_offsets(num, align, flags);
-
     areas->num = num;
     areas->flags = flags;
     areas->desc = mem;
     areas->driver = (uint8_t *)mem + at.driver;
     areas->device = (uint8_t *)mem + at.device;
-    return at;
+}
+
+/** Points `areas` into `mem`: as many bytes as virtq_area_offsets() says, aligned to `align` and
+ * to 16. Any context. */
+VIRTIO_INLINE void virtq_areas_set(struct virtq_areas *areas, void *mem, uint16_t num,
+                                   uint32_t align, uint16_t flags)
+{
+    virtq_areas_place_(areas, mem, num, virtq_area_offsets(num, align, flags), flags);
 }
 
 /** Text of an error of this file, or NULL if `err` is none of them. Any context. */
@@ -722,7 +725,8 @@ VIRTIO_INLINE void virtq_fence_full_(uint16_t flags)
 }
 
 /* Replaces a word of the queue struct and returns it, with a full fence: on x86 one instruction for
- * both. The compiler moves nothing over an exchange that acquires and releases. */
+ * both. C11 does not promise that an exchange orders other words; gcc and clang move no access over
+ * it, and the CPU none over what they make of it. */
 VIRTIO_INLINE uint16_t virtq_exchange_full_(uint16_t flags, uint16_t *word, uint16_t value)
 {
     uint16_t old;

@@ -872,6 +872,25 @@ Test(window, notify_store_is_little_endian)
     cr_expect_eq(memcmp(memory, "\x34\x12\x00\x00", 4), 0);
 }
 
+Test(window, an_unusable_device_configuration_is_refused)
+{
+    static const enum function_view views[] = {FUNCTION_PCI_MODERN, FUNCTION_PCI_RFC2011};
+
+    for (unsigned i = 0; i < 2; i++) {
+        struct virtio_pci_place *place = &rig.layout.place[VIRTIO_PCI_STRUCT_DEVICE];
+
+        take_device(views[i]);
+        place->found = rig.layout.place[VIRTIO_PCI_STRUCT_COMMON].found;
+        place->bar = 5; /* where nothing else is */
+        place->offset = 0;
+        place->length = 4;
+        rig.windows[5] = rig.windows[FUNCTION_MODERN_BAR];
+        cr_expect_eq(virtio_drv_pci(&rig.drv, &rig.layout, rig.windows), 0);
+        rig.windows[5].ops = NULL;
+        cr_expect_eq(virtio_drv_pci(&rig.drv, &rig.layout, rig.windows), VIRTIO_ERR_WINDOW);
+    }
+}
+
 Test(window, unusable_windows_are_refused)
 {
     static const struct virtio_window none = {0, 0, VIRTIO_WINDOW_NONE, NULL, NULL},
