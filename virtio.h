@@ -143,7 +143,8 @@ VIRTIO_INLINE void virtio_port_write32_(uint16_t port, uint32_t value)
  *  configuration space included (CF8 is ports, ECAM memory), and the one transport of its drivers,
  *  for example virtio_transport_mmio(): no access then looks for the kind, no call goes through a
  *  table that this file has, and the code of the others can be left out. A device on another
- *  transport, or with registers in a window of another kind, is refused. Default: any. */
+ *  transport, or with registers in a window of another kind, is refused. An own transport is
+ *  declared before this file is included. Default: any. */
 #ifndef VIRTIO_WINDOW_ALWAYS
 #define VIRTIO_WINDOW_ALWAYS VIRTIO_WINDOW_NONE
 #endif
@@ -177,7 +178,8 @@ enum virtio_window_kind {
     VIRTIO_WINDOW_NONE, /**< absent */
     VIRTIO_WINDOW_PORT, /**< port I/O: base is a port number */
     VIRTIO_WINDOW_MMIO, /**< memory-mapped: base is a mapped, uncached, aligned address */
-    VIRTIO_WINDOW_CALLER /**< the caller's functions: base is whatever they understand */
+    VIRTIO_WINDOW_CALLER /**< the caller's functions: base is whatever they understand; what is
+                              wider than a pointer belongs into ctx */
 };
 
 /** Register access of VIRTIO_WINDOW_CALLER: `address` is the window's base plus the register's
@@ -314,6 +316,18 @@ VIRTIO_INLINE uint64_t virtio_window_read64(const struct virtio_window *w, uint3
     return low | (uint64_t)virtio_window_read32(w, offset + 4) << 32;
 }
 
+/* Can this build reach such a window, and is it long enough? */
+VIRTIO_INLINE bool virtio_window_usable_(const struct virtio_window *w, uint32_t length)
+{
+    if (VIRTIO_WINDOW_ALWAYS != VIRTIO_WINDOW_NONE && w->kind != VIRTIO_WINDOW_ALWAYS)
+        return false;
+    if (w->kind == VIRTIO_WINDOW_PORT && (!VIRTIO_HAVE_PORT || w->ops != NULL))
+        return false;
+    if (w->kind == VIRTIO_WINDOW_CALLER && w->ops == NULL)
+        return false;
+    return w->kind != VIRTIO_WINDOW_NONE && w->length >= length;
+}
+
 /** A window inside another; `offset` + `length` must lie inside `w`. */
 VIRTIO_INLINE struct virtio_window virtio_window_sub(const struct virtio_window *w, uint64_t offset,
                                                      uint32_t length)
@@ -374,8 +388,9 @@ enum virtio_err {
     VIRTIO_ERR_NO_DEVICE = -60, /**< virtio-mmio slot without a device (DeviceID 0): stay silent */
     VIRTIO_ERR_MAGIC = -61,     /**< not a virtio-mmio slot */
     VIRTIO_ERR_VERSION = -62,   /**< virtio-mmio version not supported, or left out of this build */
-    VIRTIO_ERR_WINDOW = -63,    /**< registers not mapped, too short or of a kind this CPU lacks */
-    VIRTIO_ERR_LAYOUT = -64,    /**< PCI layout not supported */
+    VIRTIO_ERR_WINDOW = -63,    /**< registers not mapped, too short or of a kind that this CPU or
+                                     this build lacks (VIRTIO_WINDOW_ALWAYS) */
+    VIRTIO_ERR_LAYOUT = -64,    /**< PCI layout not supported, or left out of this build */
     VIRTIO_ERR_TIMEOUT = -65,   /**< the device did not finish what it was asked for in time */
     VIRTIO_ERR_GONE = -66,      /**< the device reads as all ones: unplugged */
     VIRTIO_ERR_NOT_MODERN = -67, /**< VERSION_1 missing on a transport that needs it */
@@ -665,6 +680,7 @@ VIRTIO_INLINE struct virtio_pci_config virtio_pci_config_cf8(struct virtio_pci_c
 {
     struct virtio_pci_config config = {virtio_cf8_read32_, virtio_cf8_write32_, at};
 
+    VIRTIO_ASSERT(virtio_window_usable_(&at->ports, 8));
     return config;
 }
 
@@ -689,6 +705,7 @@ VIRTIO_INLINE struct virtio_pci_config virtio_pci_config_ecam(struct virtio_wind
 {
     struct virtio_pci_config config = {virtio_ecam_read32_, virtio_ecam_write32_, function};
 
+    VIRTIO_ASSERT(virtio_window_usable_(function, 4096));
     return config;
 }
 
@@ -804,10 +821,11 @@ struct virtio_transport {
     /** Takes the queue just selected out of service, where that is more than the reset of the
      *  queue: virtio-mmio and legacy. NULL if only a reset does it. */
     void (*queue_stop)(const struct virtio_drv *drv);
-    uint8_t feature_words; /**< 32-bit words of features there can be, 1 to 4; one that a device has
-                                not reads as 0 */
     bool legacy;     /**< no VERSION_1, no FEATURES_OK, legacy ring layout, CPU byte order */
     bool fixed_size; /**< the queue size is the device's (D-LEG-04) */
+    bool regions;    /**< virtio-mmio's registers of shared memory regions (4.2.2) */
+    uint8_t feature_words; /**< 32-bit words of features there can be, 1 to 4; one that a device has
+                                not reads as 0 */
 };
 
 /* The transports of this file. */
@@ -946,6 +964,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_begin(struct virtio_drv *drv)
     const struct virtio_transport *transport = virtio_drv_transport(drv);
     int err = virtio_drv_reset(drv);
 
+    VIRTIO_ASSERT(transport->feature_words >= 1 && transport->feature_words <= 4);
     if (err != 0)
         return err;
     virtio_drv_status_add_(drv, VIRTIO_STATUS_ACKNOWLEDGE);
@@ -1519,17 +1538,6 @@ VIRTIO_INLINE void virtio_drv_irq_ack(const struct virtio_drv *drv, uint32_t cau
     virtio_drv_transport(drv)->irq_ack(drv, causes);
 }
 
-VIRTIO_INLINE bool virtio_window_usable_(const struct virtio_window *w, uint32_t length)
-{
-    if (VIRTIO_WINDOW_ALWAYS != VIRTIO_WINDOW_NONE && w->kind != VIRTIO_WINDOW_ALWAYS)
-        return false;
-    if (w->kind == VIRTIO_WINDOW_PORT && (!VIRTIO_HAVE_PORT || w->ops != NULL))
-        return false;
-    if (w->kind == VIRTIO_WINDOW_CALLER && w->ops == NULL)
-        return false;
-    return w->kind != VIRTIO_WINDOW_NONE && w->length >= length;
-}
-
 /* The device configuration may be absent, and then says so. */
 VIRTIO_INLINE bool virtio_drv_config_ok_(const struct virtio_drv *drv)
 {
@@ -1700,9 +1708,10 @@ VIRTIO_INLINE const struct virtio_transport *virtio_transport_pci_modern(void)
         virtio_modern_config_vector_,
         virtio_modern_queue_vector_,
         NULL,
+        false,
+        false,
+        false,
         4,
-        false,
-        false,
     };
 
     return &ops;
@@ -1859,9 +1868,10 @@ VIRTIO_INLINE const struct virtio_transport *virtio_transport_pci_legacy(void)
         virtio_legacy_config_vector_,
         virtio_legacy_queue_vector_,
         virtio_legacy_queue_stop_,
+        true,
+        true,
+        false,
         2,
-        true,
-        true,
     };
 
     return &ops;
@@ -1872,7 +1882,8 @@ VIRTIO_INLINE const struct virtio_transport *virtio_transport_pci_legacy(void)
  * capability: each structure where its capability says, else at its place in BAR0 (R-15, R-16).
  * @param layout  from virtio_pci_scan(), generation VIRTIO_PCI_RFC2011 or VIRTIO_PCI_LEGACY
  * @param bars    windows of the six BARs; kind NONE where not mapped. Copied.
- * @return 0, VIRTIO_ERR_LAYOUT (generation, or legacy left out of VIRTIO_RING_FLAGS),
+ * @return 0, VIRTIO_ERR_LAYOUT (generation, legacy left out of VIRTIO_RING_FLAGS, or not the one of
+ *         VIRTIO_TRANSPORT_ALWAYS),
  *         VIRTIO_ERR_WINDOW; no register was touched
  */
 VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_pci_legacy(struct virtio_drv *drv,
@@ -2008,9 +2019,10 @@ VIRTIO_INLINE const struct virtio_transport *virtio_transport_mmio(void)
         NULL,
         NULL,
         virtio_mmio_queue_stop_,
+        false,
+        false,
+        true,
         4,
-        false,
-        false,
     };
 
     return &ops;
@@ -2067,9 +2079,10 @@ VIRTIO_INLINE const struct virtio_transport *virtio_transport_mmio_legacy(void)
         NULL,
         NULL,
         virtio_mmio1_queue_stop_,
-        2,
         true,
         false,
+        false,
+        2,
     };
 
     return &ops;
@@ -2088,7 +2101,7 @@ VIRTIO_NODISCARD VIRTIO_INLINE int virtio_drv_mmio_shm(const struct virtio_drv *
 {
     uint64_t bytes;
 
-    if (virtio_drv_transport(drv) != virtio_transport_mmio())
+    if (!virtio_drv_transport(drv)->regions)
         return VIRTIO_ERR_NO_REGION;
     virtio_window_write32(&drv->regs, VIRTIO_MMIO_REG_SHM_SEL, id);
     bytes = virtio_window_read64(&drv->regs, VIRTIO_MMIO_REG_SHM_LENGTH);

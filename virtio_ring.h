@@ -215,11 +215,8 @@ VIRTIO_INLINE void virtq_store_release16_(void *p, uint16_t value)
 #ifndef VIRTIO_FENCE_FULL
 #define VIRTIO_FENCE_FULL() __atomic_thread_fence(__ATOMIC_SEQ_CST)
 #if defined(__i386__) || defined(__x86_64__)
-#define VIRTQ_EXCHANGE_FENCES_ 1 /* as any locked instruction does */
+#define VIRTQ_EXCHANGE_FENCES_ /* as any locked instruction does */
 #endif
-#endif
-#ifndef VIRTQ_EXCHANGE_FENCES_
-#define VIRTQ_EXCHANGE_FENCES_ 0
 #endif
 
 /**
@@ -725,14 +722,17 @@ VIRTIO_INLINE void virtq_fence_full_(uint16_t flags)
 }
 
 /* Replaces a word of the queue struct and returns it, with a full fence: on x86 one instruction for
- * both. C11 does not promise that an exchange orders other words; gcc and clang move no access over
- * it, and the CPU none over what they make of it. */
+ * both. It is written out, since C11 promises no order of other words around an atomic exchange. */
 VIRTIO_INLINE uint16_t virtq_exchange_full_(uint16_t flags, uint16_t *word, uint16_t value)
 {
     uint16_t old;
 
-    if (VIRTQ_EXCHANGE_FENCES_ && !virtq_platform_(flags))
-        return __atomic_exchange_n(word, value, __ATOMIC_SEQ_CST);
+#ifdef VIRTQ_EXCHANGE_FENCES_
+    if (!virtq_platform_(flags)) {
+        __asm__ volatile("xchgw %0, %1" : "+r"(value), "+m"(*word) : : "memory");
+        return value;
+    }
+#endif
     old = *word;
     *word = value;
     virtq_fence_full_(flags);

@@ -130,7 +130,7 @@ Test(one_transport, windows_of_other_kinds_are_refused)
 
 Test(one_transport, version_1_is_refused)
 {
-    struct virtio_window w = power_on(FUNCTION_MMIO_V1, 0);
+    struct virtio_window w = power_on(FUNCTION_MMIO_V1, 0); /* D-MMIO-01 */
 
     cr_expect_eq(virtio_drv_mmio(&drv, &w), VIRTIO_ERR_VERSION);
     cr_expect_eq(accesses, 2, "magic and version");

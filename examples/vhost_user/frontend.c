@@ -911,7 +911,7 @@ int vhu_frontend_reconnect(struct vhu_frontend *fe, int socket)
         return -1;
     for (unsigned i = 0; i < fe->queues; i++) { /* a kick may have been lost with the old one */
         if (fe->ring[i].in_use)
-            kick_write(NULL, (uint64_t)fe->ring[i].kick, 4, 0);
+            kick_write(NULL, (uintptr_t)fe->ring[i].kick, 4, 0);
     }
     return 0;
 }
